@@ -1,0 +1,56 @@
+"""The one canonical action that every grammar and every backend converts to or from."""
+
+import dataclasses
+import enum
+
+__all__ = ["Action", "ActionKind"]
+
+
+class ActionKind(enum.IntEnum):
+    """What an action does. The first nine are the pointer policy's first token, in order."""
+
+    CLICK = 0
+    TYPE = 1
+    SCROLL_DOWN = 2
+    SCROLL_UP = 3
+    ENTER = 4
+    ESCAPE = 5
+    WAIT = 6
+    DONE = 7
+    FAIL = 8
+    DOUBLE_CLICK = 9
+    RIGHT_CLICK = 10
+    DRAG = 11
+    MOVE = 12
+    PRESS = 13
+    ANSWER = 14
+    LONG_PRESS = 15
+    OPEN_APP = 16
+    BACK = 17
+    HOME = 18
+    INVALID = 19
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Action:
+    """One action, in screen shares so that no backend's pixels leak into another.
+
+    Attributes:
+      kind: What to do. INVALID stands for text that no grammar accepts.
+      x: Horizontal position in [0, 1], or None.
+      y: Vertical position in [0, 1], or None.
+      to_x: End of a drag, in [0, 1], or None.
+      to_y: End of a drag, in [0, 1], or None.
+      text: Text to type or to answer, application to open, or why it is invalid.
+      keys: Keys pressed together, by name, for PRESS.
+      widget: Index into the observation's widgets, if the action was aimed at one.
+    """
+
+    kind: ActionKind
+    x: float | None = None
+    y: float | None = None
+    to_x: float | None = None
+    to_y: float | None = None
+    text: str = ""
+    keys: tuple[str, ...] = ()
+    widget: int | None = None
