@@ -16,6 +16,7 @@ import jax
 
 __all__ = [
     "LossOutput",
+    "PolicyOutput",
     "ScreenPrompt",
     "StepBatch",
     "SuccessRateRecord",
@@ -121,6 +122,21 @@ class ScreenPrompt:
     widget_mask: jax.Array  # [W] bool
     history_kind: jax.Array  # [H] int32
     history_words: jax.Array  # [H, K] int32
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PolicyOutput:
+    """What a policy says about the action tokens of a batch of steps.
+
+    Attributes:
+      log_prob: [S, A] float32. Log-probability of each token; 0 where masked.
+      entropy: [S, A] float32. Entropy of each token's distribution, in nats; 0 where
+        masked.
+    """
+
+    log_prob: jax.Array  # [S, A] float32
+    entropy: jax.Array  # [S, A] float32
 
 
 @jax.tree_util.register_dataclass
