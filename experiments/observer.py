@@ -1,0 +1,166 @@
+"""What a run tells the outside: the loop calls, displays and writers listen.
+
+The loop knows nothing about terminals, TensorBoard or reports. Each of them is a
+`RunObserver`; `ObserverGroup` passes every call on to several.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from experiments.config import ExperimentConfig
+
+__all__ = ["ObserverGroup", "PlainObserver", "RunObserver", "RunResult", "SilentObserver"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended; also written to `result.json`.
+
+    Attributes:
+      run_dir: The run folder.
+      status: "finished" after the last round, "stopped" after SIGTERM or SIGINT.
+      round: Rounds done.
+      trajectories: Trajectories collected for training, in all.
+      updates: Optimizer updates made, in all.
+      params_digest: SHA-256 of the parameters; equal digests mean equal bits.
+      evaluation: The latest `eval/...` metrics, with their `round`.
+      backend: Name of the backend the numbers are from.
+    """
+
+    run_dir: Path
+    status: str
+    round: int
+    trajectories: int
+    updates: int
+    params_digest: str
+    evaluation: Mapping[str, float]
+    backend: str
+
+
+class RunObserver(Protocol):
+    """Listener to one run. Calls come from the training thread, in order."""
+
+    def started(self, config: ExperimentConfig, backend_name: str, message: str) -> None:
+        """The run begins or goes on; `message` is the run's first line.
+
+        By now `metrics.jsonl` holds exactly the rounds that will not be run again.
+        """
+        ...
+
+    def round_finished(self, metrics: Mapping[str, float]) -> None:
+        """A round is done; `metrics` is its line of `metrics.jsonl`.
+
+        Called for round 0 too, which only holds the evaluation before any update;
+        not called again for rounds that were in the folder when the run went on.
+        """
+        ...
+
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
+        """An evaluation is done: `round`, `trajectories` and `eval/...`."""
+        ...
+
+    def warned(self, text: str) -> None:
+        """Something a person should know about, in one line."""
+        ...
+
+    def waiting(self, text: str) -> None:
+        """What the run is busy with or waits for, in a few words."""
+        ...
+
+    def finished(self, result: RunResult) -> None:
+        """The run is over; everything is on disk. Not called after an error."""
+        ...
+
+
+class SilentObserver:
+    """An observer that does nothing; base for those that want only some calls."""
+
+    def started(self, config: ExperimentConfig, backend_name: str, message: str) -> None:
+        """See `RunObserver`."""
+
+    def round_finished(self, metrics: Mapping[str, float]) -> None:
+        """See `RunObserver`."""
+
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
+        """See `RunObserver`."""
+
+    def warned(self, text: str) -> None:
+        """See `RunObserver`."""
+
+    def waiting(self, text: str) -> None:
+        """See `RunObserver`."""
+
+    def finished(self, result: RunResult) -> None:
+        """See `RunObserver`."""
+
+
+class PlainObserver(SilentObserver):
+    """Lines of text: for logs, pipes and machines without `rich`."""
+
+    def __init__(self, stream: TextIO | None = None):
+        """An observer writing to `stream`, standard output by default."""
+        self._stream = sys.stdout if stream is None else stream
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def started(self, config: ExperimentConfig, backend_name: str, message: str) -> None:
+        """See `RunObserver`."""
+        self._say(message)
+
+    def round_finished(self, metrics: Mapping[str, float]) -> None:
+        """See `RunObserver`."""
+        shown = [f"round {int(metrics['round'])}"]
+        for name in ("train/success", "eval/train_success", "eval/unseen_success"):
+            if name in metrics:
+                shown.append(f"{name} {metrics[name]:.3f}")
+        self._say("  ".join(shown))
+
+    def warned(self, text: str) -> None:
+        """See `RunObserver`."""
+        self._say(f"warning: {text}")
+
+    def finished(self, result: RunResult) -> None:
+        """See `RunObserver`."""
+        self._say(f"{result.status} after round {result.round}: {result.run_dir}")
+
+
+class ObserverGroup:
+    """Several observers as one; each call goes to all of them, in order."""
+
+    def __init__(self, observers: Sequence[RunObserver]):
+        """A group of `observers`."""
+        self._observers = tuple(observers)
+
+    def started(self, config: ExperimentConfig, backend_name: str, message: str) -> None:
+        """See `RunObserver`."""
+        for observer in self._observers:
+            observer.started(config, backend_name, message)
+
+    def round_finished(self, metrics: Mapping[str, float]) -> None:
+        """See `RunObserver`."""
+        for observer in self._observers:
+            observer.round_finished(metrics)
+
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
+        """See `RunObserver`."""
+        for observer in self._observers:
+            observer.evaluated(metrics)
+
+    def warned(self, text: str) -> None:
+        """See `RunObserver`."""
+        for observer in self._observers:
+            observer.warned(text)
+
+    def waiting(self, text: str) -> None:
+        """See `RunObserver`."""
+        for observer in self._observers:
+            observer.waiting(text)
+
+    def finished(self, result: RunResult) -> None:
+        """See `RunObserver`."""
+        for observer in self._observers:
+            observer.finished(result)
