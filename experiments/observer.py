@@ -12,7 +12,13 @@ from typing import Protocol, TextIO
 
 from experiments.config import ExperimentConfig
 
-__all__ = ["ObserverGroup", "PlainObserver", "RunObserver", "RunResult", "SilentObserver"]
+__all__ = [
+    "ObserverGroup",
+    "PlainObserver",
+    "RunObserver",
+    "RunResult",
+    "SilentObserver",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,9 @@ class RunResult:
 class RunObserver(Protocol):
     """Listener to one run. Calls come from the training thread, in order."""
 
-    def started(self, config: ExperimentConfig, backend_name: str, message: str) -> None:
+    def started(
+        self, config: ExperimentConfig, backend_name: str, message: str
+    ) -> None:
         """The run begins or goes on; `message` is the run's first line.
 
         By now `metrics.jsonl` holds exactly the rounds that will not be run again.
@@ -78,7 +86,9 @@ class RunObserver(Protocol):
 class SilentObserver:
     """An observer that does nothing; base for those that want only some calls."""
 
-    def started(self, config: ExperimentConfig, backend_name: str, message: str) -> None:
+    def started(
+        self, config: ExperimentConfig, backend_name: str, message: str
+    ) -> None:
         """See `RunObserver`."""
 
     def round_finished(self, metrics: Mapping[str, float]) -> None:
@@ -107,7 +117,9 @@ class PlainObserver(SilentObserver):
     def _say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
-    def started(self, config: ExperimentConfig, backend_name: str, message: str) -> None:
+    def started(
+        self, config: ExperimentConfig, backend_name: str, message: str
+    ) -> None:
         """See `RunObserver`."""
         self._say(message)
 
@@ -135,7 +147,9 @@ class ObserverGroup:
         """A group of `observers`."""
         self._observers = tuple(observers)
 
-    def started(self, config: ExperimentConfig, backend_name: str, message: str) -> None:
+    def started(
+        self, config: ExperimentConfig, backend_name: str, message: str
+    ) -> None:
         """See `RunObserver`."""
         for observer in self._observers:
             observer.started(config, backend_name, message)

@@ -1,0 +1,137 @@
+"""Command line to configuration: a preset's name, then flags that override it.
+
+Uses tyro, imported here and nowhere else. Whatever a user mistypes ends as one line on
+standard error.
+"""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from experiments.config import ExperimentConfig, flat_config
+from experiments.errors import RunError, UsageError
+from experiments.presets import Preset
+from experiments.setting_checks import suggestion
+
+__all__ = ["main", "parse"]
+
+_FRAME = re.compile(r"[─│┌┐└┘├┤╭╮╰╯━┃]+")
+
+
+def parse(
+    program: str, presets: Mapping[str, Preset], args: Sequence[str]
+) -> tuple[str, ExperimentConfig]:
+    """Name of the chosen preset and the configuration with its overrides.
+
+    Args:
+      program: What the user typed, for help: "python -m experiments.osworld".
+      presets: Presets by name; the first is the default.
+      args: Arguments after the program's name.
+
+    Returns:
+      The preset's name and the configuration.
+
+    Raises:
+      UsageError: If a preset, flag or value is wrong.
+      SystemExit: After `--help`, with code 0.
+    """
+    args = list(args)
+    name = next(iter(presets))
+    if args and not args[0].startswith("-"):
+        name = args.pop(0)
+    if name not in presets:
+        raise UsageError(f"unknown preset {name!r}; {suggestion(name, tuple(presets))}")
+    _check_flags(presets[name].config, args)
+    return name, _parse_flags(program, presets, name, args)
+
+
+def main(
+    program: str,
+    presets: Mapping[str, Preset],
+    run: Callable[[str, ExperimentConfig], None],
+    args: Sequence[str] | None = None,
+) -> NoReturn:
+    """The whole life of a command: parse, run, exit with the right code.
+
+    Args:
+      program: See `parse`.
+      presets: See `parse`.
+      run: Called with a line about the preset and the configuration.
+      args: Arguments; the process's own by default.
+
+    Raises:
+      SystemExit: Always. 0 after a run or a saved stop, 2 for wrong usage, 1 for a run
+        that failed.
+    """
+    try:
+        name, config = parse(program, presets, sys.argv[1:] if args is None else args)
+        run(_about(name, presets[name], config), config)
+    except UsageError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RunError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _about(name: str, preset: Preset, config: ExperimentConfig) -> str:
+    about = f"preset {name} ({preset.note})"
+    if config.algo.method != preset.config.algo.method:
+        about = f"preset {name}, but with the method {config.algo.method}, as asked for"
+    return about
+
+
+def _check_flags(config: ExperimentConfig, args: Sequence[str]) -> None:
+    """Names the first flag that does not exist, with the nearest one that does."""
+    known = {"--help", "-h"}
+    for field in flat_config(config):
+        *parents, leaf = field.replace("_", "-").split(".")
+        known.add("--" + ".".join([*parents, leaf]))
+        known.add("--" + ".".join([*parents, "no-" + leaf]))
+    shown = tuple(sorted(flag for flag in known if ".no-" not in flag))
+    for arg in args:
+        flag = arg.split("=", 1)[0]
+        if flag.startswith("--") and flag.replace("_", "-") not in known:
+            close = suggestion(flag, shown).split("Known:")[0].strip()
+            raise UsageError(f"unknown flag {flag}; {close or 'see --help.'}")
+
+
+def _parse_flags(
+    program: str, presets: Mapping[str, Preset], name: str, args: Sequence[str]
+) -> ExperimentConfig:
+    import tyro
+
+    notes = "\n\n".join(
+        f"Preset {key}: {preset.note}." for key, preset in presets.items()
+    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                ExperimentConfig,
+                prog=f"{program} [{'|'.join(presets)}]",
+                description=f"{notes}\n\nDefaults below are those of preset {name}.",
+                default=presets[name].config,
+                args=list(args),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(_one_line(said.getvalue())) from None
+
+
+def _one_line(text: str) -> str:
+    """A framed message of the parser, as one line without frame, title and help."""
+    lines = [_FRAME.sub(" ", line).strip() for line in text.splitlines()]
+    kept = [line for line in lines if line and not line.startswith("For full helptext")]
+    whole = " ".join(" ".join(kept).split())
+    whole = whole.split(" Argument helptext:")[0]
+    found = re.search(r"Error parsing (\S+): (.*)", whole)
+    if found is None:
+        return whole
+    where, what = found.groups()
+    return f"{where}: {what}" if where.startswith("--") else what

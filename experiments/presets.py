@@ -1,0 +1,53 @@
+"""Named configurations of the main job, each with a note on what to expect of it."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from experiments.config import AlgoConfig, ExperimentConfig, OptimizerConfig
+
+__all__ = ["PRESETS", "Preset"]
+
+_COMPARED = "step_balanced"  # what the comparison showed best; see docs/results.md
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A named configuration and what is known about it.
+
+    Attributes:
+      config: The settings.
+      note: What it is for and what to expect, in a line; printed when a run starts.
+    """
+
+    config: ExperimentConfig
+    note: str
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "quick": Preset(
+            config=ExperimentConfig(
+                run_dir=Path("runs/osworld_quick"),
+                rounds=48,
+                algo=AlgoConfig(
+                    method=_COMPARED, temperature=1.0, max_augmented_steps=256
+                ),
+                optim=OptimizerConfig(learning_rate=1e-3),
+            ),
+            note=(
+                f"minutes on 2 cores; uses {_COMPARED}, the best method of the "
+                "comparison in docs/results.md"
+            ),
+        ),
+        "paper": Preset(
+            config=ExperimentConfig(run_dir=Path("runs/osworld_paper")),
+            note=(
+                "16 tasks x 16 trajectories and the paper's settings; uses step, the "
+                "paper's method, literally"
+            ),
+        ),
+    }
+)
+"""Presets of `python -m experiments.osworld`; the first is the default."""
