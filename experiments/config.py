@@ -158,7 +158,7 @@ class AlgoConfig:
     def _check_augmentation(self) -> None:
         if self.resolved_step_group_size < 2 and self.method in _AUGMENTING:
             raise ValueError(
-                "algo.step_group_size must be >= 2 (the step taken and one alternative), "
+                "algo.step_group_size must be >= 2 (the step taken and an alternative), "
                 f"got {self.resolved_step_group_size}; None needs algo.group_size >= 4."
             )
         if self.augment_weight is not None:
@@ -256,7 +256,7 @@ class EvalConfig:
     """Greedy evaluation on training, unseen and infeasible tasks."""
 
     every: int = 4
-    """Rounds between evaluations; the first is before any update, the last at the end."""
+    """Rounds between evaluations; there is one before any update and one at the end."""
 
     episodes_per_task: int = 1
     """Trajectories of each task in an evaluation, each from a seed never trained on."""
