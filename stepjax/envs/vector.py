@@ -33,7 +33,7 @@ class VectorEnvironment(Protocol):
     def reset_many(
         self, slots: Sequence[int], tasks: Sequence[Task], seeds: Sequence[int]
     ) -> list[Observation]:
-        """First observations of the slots named, in that order; others are untouched."""
+        """First observations of the slots named, in that order, and only of those."""
         ...
 
     def step_many(

@@ -1,0 +1,11 @@
+"""Grammars: text that a language model wrote, to and from the canonical `Action`.
+
+Model text is data. A grammar is a hand-written scanner with bounds on every length and
+number; nothing is evaluated, and text outside the grammar becomes an INVALID action
+that carries the reason, never an exception. A new grammar is a module with a
+`parse_<name>(text, ...) -> Action` and a `format_<name>(action, ...) -> str`.
+"""
+
+from stepjax.envs.grammars.ui_tars import format_ui_tars, parse_ui_tars
+
+__all__ = ["format_ui_tars", "parse_ui_tars"]
