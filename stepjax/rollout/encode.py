@@ -1,0 +1,291 @@
+"""Between the host's objects and the pointer policy's arrays, both ways.
+
+Encoding turns an observation and the actions before it into a `ScreenPrompt`; decoding
+turns three tokens into an `Action`. Both are pure and touch no device.
+"""
+
+import dataclasses
+import functools
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stepjax.envs.actions import Action, ActionKind
+from stepjax.envs.base import Observation, Widget
+from stepjax.envs.words import clauses, role_id, split_words, word_id
+from stepjax.types import ScreenPrompt
+
+__all__ = [
+    "EncodedScreen",
+    "PastAction",
+    "PointerCodec",
+    "decode_tokens",
+    "describe_action",
+    "encode_observation",
+    "remember",
+]
+
+_NUM_POLICY_KINDS = ActionKind.FAIL + 1
+_MAX_LABEL_CHARS = 256
+
+
+class PastAction(NamedTuple):
+    """What is remembered of an action: its kind, what it was aimed at, text typed."""
+
+    kind: int
+    label: str = ""
+    text: str = ""
+
+
+class EncodedScreen(NamedTuple):
+    """A prompt and what is needed to act on the tokens it leads to.
+
+    Attributes:
+      prompt: Leaves are numpy arrays without a leading axis.
+      raw_words: The instruction's words as written, by index into `prompt.words`.
+      dropped_widgets: Widgets that did not fit.
+      dropped_words: Instruction words that did not fit.
+    """
+
+    prompt: ScreenPrompt
+    raw_words: tuple[str, ...]
+    dropped_widgets: int
+    dropped_words: int
+
+
+def encode_observation(
+    observation: Observation,
+    history: Sequence[PastAction] = (),
+    *,
+    num_widgets: int = 32,
+    num_words: int = 32,
+    words_per_widget: int = 4,
+    num_history: int = 3,
+) -> EncodedScreen:
+    """The pointer policy's view of an observation.
+
+    Words that are punctuation only end clauses and are then dropped. Of more widgets
+    or words than fit, the first are kept, so an index means the same on both sides.
+    Where a widget has a value, its label gets the first half of the slots at most and
+    the value begins in the second half. A label or value that the instruction holds as
+    one quoted phrase counts as one word.
+
+    Args:
+      observation: What the environment showed.
+      history: Actions taken so far, oldest first.
+      num_widgets: W.
+      num_words: I.
+      words_per_widget: K.
+      num_history: H.
+
+    Returns:
+      The prompt, the raw words, and how much was dropped.
+    """
+    raw, ids, clause = _instruction(observation.instruction)
+    phrases = frozenset(ids)
+    words = np.zeros(num_words, np.int32)
+    words[: len(ids)] = ids[:num_words]
+    clause_of = np.zeros(num_words, np.int32)
+    clause_of[: len(ids)] = clause[:num_words]
+
+    widgets = observation.widgets or ()
+    widget_words = np.zeros((num_widgets, words_per_widget), np.int32)
+    role = np.zeros(num_widgets, np.int32)
+    state = np.zeros(num_widgets, np.int32)
+    box = np.zeros((num_widgets, 4), np.float32)
+    for row, widget in enumerate(widgets[:num_widgets]):
+        widget_words[row] = _pair_ids(
+            widget.label, widget.value, phrases, words_per_widget
+        )
+        role[row] = role_id(widget.role)
+        state[row] = widget.on + 2 * widget.focused + 4 * widget.disabled
+        box[row] = widget.box
+
+    kinds = np.full(num_history, -1, np.int32)
+    history_words = np.zeros((num_history, words_per_widget), np.int32)
+    latest = reversed(history[-num_history:] if num_history else ())
+    for row, past in enumerate(latest):
+        kinds[row] = past.kind
+        history_words[row] = _pair_ids(past.label, past.text, phrases, words_per_widget)
+
+    leaves: dict[str, Any] = {
+        "words": words,
+        "clause": clause_of,
+        "widget_words": widget_words,
+        "widget_role": role,
+        "widget_state": state,
+        "widget_box": box,
+        "widget_mask": np.arange(num_widgets) < len(widgets),
+        "history_kind": kinds,
+        "history_words": history_words,
+    }
+    return EncodedScreen(
+        prompt=ScreenPrompt(**leaves),
+        raw_words=raw[:num_words],
+        dropped_widgets=max(0, len(widgets) - num_widgets),
+        dropped_words=max(0, len(raw) - num_words),
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _instruction(text: str) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
+    """Raw words, their ids and their clauses, punctuation dropped."""
+    words = split_words(text)
+    kept = [
+        (word, word_id(word), clause)
+        for word, clause in zip(words, clauses(words), strict=True)
+        if _is_word(word)
+    ]
+    if not kept:
+        return (), (), ()
+    raw, ids, clause = zip(*kept, strict=True)
+    return raw, ids, clause
+
+
+def _is_word(word: str) -> bool:
+    """True unless punctuation only; symbols such as "+" and ">" mean something."""
+    return word_id(word) > 0 and any(
+        char.isalnum() or unicodedata.category(char).startswith("S") for char in word
+    )
+
+
+@functools.lru_cache(maxsize=65536)
+def _word_ids(text: str) -> tuple[int, ...]:
+    return tuple(word_id(word) for word in split_words(text) if _is_word(word))
+
+
+def _ids(text: str, phrases: frozenset[int]) -> tuple[int, ...]:
+    text = text[:_MAX_LABEL_CHARS]
+    whole = word_id(text)
+    return (whole,) if whole in phrases else _word_ids(text)
+
+
+def _pair_ids(
+    label: str, value: str, phrases: frozenset[int], num_slots: int
+) -> np.ndarray:
+    """[K] int32: ids of a label, then of a value that begins in the second half."""
+    ids = np.zeros(num_slots, np.int32)
+    first, second = _ids(label, phrases), _ids(value, phrases)
+    half = (num_slots + 1) // 2 if second else num_slots
+    ids[: len(first[:half])] = first[:half]
+    tail = second[: num_slots - half]
+    ids[half : half + len(tail)] = tail
+    return ids
+
+
+def decode_tokens(
+    tokens: np.ndarray, observation: Observation, raw_words: Sequence[str]
+) -> Action:
+    """The action that the pointer policy's three tokens stand for.
+
+    Args:
+      tokens: [3] integers: kind, widget, word.
+      observation: What the policy saw.
+      raw_words: The instruction's words as `encode_observation` returned them.
+
+    Returns:
+      The action, aimed at the middle of its widget; of kind INVALID, with the reason,
+      if a token points nowhere. Never an exception, whatever `tokens` holds.
+    """
+    array = np.asarray(tokens)
+    if array.shape != (3,) or not np.issubdtype(array.dtype, np.integer):
+        return _invalid("expected three whole numbers")
+    kind, index, word = (int(token) for token in array)
+    if not 0 <= kind < _NUM_POLICY_KINDS:
+        return _invalid(f"there is no action kind {kind}")
+    if kind not in (ActionKind.CLICK, ActionKind.TYPE):
+        return Action(kind=ActionKind(kind))
+    widgets = observation.widgets or ()
+    if not 0 <= index < len(widgets):
+        return _invalid(f"there is no widget {index} of {len(widgets)}")
+    if kind == ActionKind.TYPE and not 0 <= word < len(raw_words):
+        return _invalid(f"there is no word {word} of {len(raw_words)}")
+    left, top, right, bottom = widgets[index].box
+    return Action(
+        kind=ActionKind(kind),
+        x=(left + right) / 2,
+        y=(top + bottom) / 2,
+        widget=index,
+        text=raw_words[word] if kind == ActionKind.TYPE else "",
+    )
+
+
+def _invalid(reason: str) -> Action:
+    return Action(kind=ActionKind.INVALID, text=reason)
+
+
+def _target(action: Action, observation: Observation) -> Widget | None:
+    widgets = observation.widgets or ()
+    index = action.widget
+    return widgets[index] if index is not None and index < len(widgets) else None
+
+
+def remember(action: Action, observation: Observation) -> PastAction:
+    """What later prompts keep of an action taken on an observation."""
+    target = _target(action, observation)
+    text = action.text if action.kind == ActionKind.TYPE else ""
+    return PastAction(int(action.kind), target.label if target else "", text)
+
+
+def describe_action(action: Action, observation: Observation) -> str:
+    """An action in words, for reports.
+
+    Example:
+      >>> screen = Observation(instruction="Read on")
+      >>> describe_action(Action(kind=ActionKind.SCROLL_DOWN), screen)
+      'scroll down'
+    """
+    parts = [action.kind.name.lower().replace("_", " "), *action.keys]
+    if action.text:
+        parts.append(f'"{action.text}"')
+    target = _target(action, observation)
+    if target is not None:
+        into = "into " if action.kind == ActionKind.TYPE else ""
+        parts.append(f"{into}{target.role.replace('_', ' ')} {target.label!r}")
+    elif action.x is not None and action.y is not None:
+        parts.append(f"at ({action.x:.2f}, {action.y:.2f})")
+    return " ".join(parts)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PointerCodec:
+    """The pointer policy's encoding with its sizes fixed.
+
+    Attributes:
+      num_widgets: W.
+      num_words: I.
+      words_per_widget: K.
+      num_history: H.
+    """
+
+    num_widgets: int = 32
+    num_words: int = 32
+    words_per_widget: int = 4
+    num_history: int = 3
+    num_tokens: int = dataclasses.field(default=3, init=False)
+
+    def encode(
+        self, observation: Observation, history: Sequence[PastAction]
+    ) -> tuple[ScreenPrompt, tuple[str, ...]]:
+        """The prompt, and what `decode` needs beside the tokens."""
+        screen = encode_observation(
+            observation,
+            history,
+            num_widgets=self.num_widgets,
+            num_words=self.num_words,
+            words_per_widget=self.words_per_widget,
+            num_history=self.num_history,
+        )
+        return screen.prompt, screen.raw_words
+
+    def decode(
+        self, tokens: np.ndarray, observation: Observation, context: Sequence[str]
+    ) -> Action:
+        """The action that `tokens` stand for."""
+        return decode_tokens(tokens, observation, context)
+
+    def empty_prompt(self) -> ScreenPrompt:
+        """A prompt of an empty screen: shapes and padding."""
+        return self.encode(Observation(instruction=""), ())[0]
