@@ -1,4 +1,4 @@
-"""Example episodes for the report: chosen, replayed, drawn on and kept in the run folder."""
+"""Example episodes for the report: drawn on, and kept in the run folder."""
 
 from __future__ import annotations
 

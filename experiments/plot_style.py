@@ -1,4 +1,4 @@
-"""One look for every figure: fonts, grid, colours that colour-blind readers tell apart."""
+"""One look for every figure: fonts, grid, colors that color-blind eyes tell apart."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, GREY, BLACK = "#CC79A7", "#56B4E9", "#7A7A7A", "#1F2328"
 CYCLE = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK, GREY, "#8C6D31")
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
     "axes.titlesize": 12,

@@ -32,8 +32,8 @@ def write_report(
 ) -> Path:
     """The path of `report.html`, made from what the run folder holds.
 
-    Also writes the figures it shows to `figures/`. Text in the run folder is data: it is
-    escaped, and the page forbids scripts and every address but its own.
+    Also writes the figures it shows to `figures/`. Text in the run folder is data: it
+    is escaped, and the page forbids scripts and every address but its own.
 
     Args:
       run_dir: The run folder; the run may still be going on.

@@ -49,7 +49,7 @@ class Run:
         return str(self.setting("env.backend", "unknown"))
 
     def series(self, name: str, against: str = "trajectories") -> tuple[Any, Any]:
-        """Values of `against` and of `name`, as float64 arrays, where both are given."""
+        """Values of `against` and of `name`, float64, where both were logged."""
         rows = [row for row in self.metrics if _number(row.get(name)) is not None]
         rows = [row for row in rows if _number(row.get(against)) is not None]
         x = np.array([row[against] for row in rows], dtype=float)
@@ -98,8 +98,8 @@ def read_run(folder: Path | str) -> Run:
         or not (folder / "metrics.jsonl").is_file()
     ):
         raise ValueError(
-            f"{folder} is not a run folder: it must hold config.json and metrics.jsonl. "
-            "Give the folder that --run-dir named."
+            f"{folder} is not a run folder: it must hold config.json and "
+            "metrics.jsonl. Give the folder that --run-dir named."
         )
     rows = read_json_lines(folder / "tasks.jsonl")
     return Run(
