@@ -1,0 +1,25 @@
+"""From ragged trajectories to batches of fixed shape, on the host (numpy)."""
+
+from stepjax.batching.compile_counter import CompileCounter as CompileCounter
+from stepjax.batching.packing import bucket_size as bucket_size
+from stepjax.batching.packing import pack_single_update as pack_single_update
+from stepjax.batching.packing import pack_steps as pack_steps
+from stepjax.batching.packing import pack_trajectories as pack_trajectories
+from stepjax.batching.rows import concatenate_rows as concatenate_rows
+from stepjax.batching.rows import flatten_steps as flatten_steps
+from stepjax.batching.rows import row_layout as row_layout
+from stepjax.batching.rows import take_rows as take_rows
+from stepjax.batching.validation import validate_batch as validate_batch
+
+__all__ = [
+    "CompileCounter",
+    "bucket_size",
+    "concatenate_rows",
+    "flatten_steps",
+    "pack_single_update",
+    "pack_steps",
+    "pack_trajectories",
+    "row_layout",
+    "take_rows",
+    "validate_batch",
+]

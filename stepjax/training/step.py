@@ -1,0 +1,258 @@
+"""One optimizer update: micro-batches, global normalization, guards."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from stepjax.training.sharding import check_rows
+from stepjax.training.state import TrainState
+from stepjax.types import LossOutput, PolicyOutput, StepBatch, WeightedSum
+
+__all__ = [
+    "LossFn",
+    "Metrics",
+    "PolicyFn",
+    "ShardedTrainStep",
+    "TrainStep",
+    "cast_floating",
+    "jit_train_step",
+    "make_train_step",
+]
+
+PolicyFn = Callable[[Any, Any, jax.Array, jax.Array], PolicyOutput]
+LossFn = Callable[[PolicyOutput, StepBatch], LossOutput]
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, StepBatch], tuple[TrainState, Metrics]]
+
+_OWN_METRICS = ("loss", "grad_norm", "param_norm", "rows", "updates", "nonfinite")
+
+
+def cast_floating(tree: Any, dtype: Any) -> Any:
+    """A copy of `tree` with every floating-point leaf in `dtype`; others untouched.
+
+    Args:
+      tree: Pytree of arrays.
+      dtype: Floating dtype, or None to return the tree as it is.
+
+    Returns:
+      A pytree of the same structure.
+    """
+    if dtype is None:
+        return tree
+
+    def cast(leaf: Any) -> Any:
+        floating = jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
+        return jnp.asarray(leaf).astype(dtype) if floating else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def make_train_step(
+    policy_fn: PolicyFn,
+    tx: optax.GradientTransformation,
+    loss_fn: LossFn,
+    *,
+    micro_batch_size: int | None = None,
+    compute_dtype: Any = None,
+    remat: bool = False,
+) -> TrainStep:
+    """A pure function that applies one optimizer update; wrap it in `jit_train_step`.
+
+    The objective is (sum of `loss.total`) / (sum of `loss.weight`) over all rows of the
+    batch. Sums of losses, weights, metrics and gradients are added over micro-batches
+    and divided once, so the cut into micro-batches changes rounding only. The weight is
+    a constant of the batch: no gradient flows through it.
+
+    Micro-batch k holds rows k, k + n, k + 2n, ... of a batch of n micro-batches, so
+    that a batch sharded by rows needs no communication to be cut. Micro-batches without
+    a row of non-zero weight are skipped at run time; their number does not recompile.
+    `stepjax.batching` places rows so that as many as possible are skipped.
+
+    A batch without weight leaves the state as it was. So does one whose loss, gradient
+    or updated parameters are not finite: `metrics["nonfinite"]` is then 1, and the
+    caller still holds the last good state.
+
+    Args:
+      policy_fn: `(params, prompt, action_tokens [S, A], token_mask [S, A])` to
+        `PolicyOutput`.
+      tx: Optimizer; clip gradients there.
+      loss_fn: `(policy_output, batch)` to `LossOutput`, un-divided sums over the rows
+        it is given.
+      micro_batch_size: Rows in one forward and backward pass; None takes the whole
+        batch. It must divide the rows of every batch.
+      compute_dtype: Dtype parameters are cast to for the forward pass, for example
+        `jnp.bfloat16`; None keeps theirs. Gradients, sums and the loss are float32.
+      remat: Recompute the policy's activations in the backward pass instead of
+        holding them (`jax.checkpoint`).
+
+    Returns:
+      `train_step(state, batch) -> (state, metrics)`. Metrics are [] float32: `loss`,
+      `grad_norm` (before the optimizer), `param_norm` (after), `rows` (with weight),
+      `updates` (1 if applied), `nonfinite`, and the means of the loss's own sums.
+
+    Raises:
+      ValueError: If `micro_batch_size` is below 1; at trace time, if it does not divide
+        the rows of the batch, or if `loss_fn` returns a metric under one of the names
+        above.
+    """
+    if micro_batch_size is not None and micro_batch_size < 1:
+        raise ValueError(
+            f"micro_batch_size must be at least 1, got {micro_batch_size}; "
+            "pass None for the whole batch in one pass."
+        )
+    forward = jax.checkpoint(policy_fn) if remat else policy_fn
+
+    def objective(params: Any, batch: StepBatch) -> tuple[jax.Array, LossOutput]:
+        output = forward(
+            cast_floating(params, compute_dtype),
+            batch.prompt,
+            batch.action_tokens,
+            batch.token_mask,
+        )
+        result = loss_fn(cast_floating(output, jnp.float32), batch)
+        return result.loss.total, result
+
+    def sums(params: Any, batch: StepBatch) -> tuple[Any, LossOutput]:
+        grads, result = jax.grad(objective, has_aux=True)(params, batch)
+        return cast_floating((grads, result), jnp.float32)
+
+    def train_step(state: TrainState, batch: StepBatch) -> tuple[TrainState, Metrics]:
+        grads, result = _accumulate(sums, state.params, batch, micro_batch_size)
+        clashes = sorted(set(result.metrics) & set(_OWN_METRICS))
+        if clashes:
+            raise ValueError(
+                f"loss_fn returned metrics named {clashes}, which the train step logs "
+                "itself; rename them."
+            )
+        weight = result.loss.weight
+        live = weight > 0
+        safe = jnp.where(live, weight, 1.0)
+        loss = jnp.where(live, result.loss.total / safe, 0.0)
+        grads = jax.tree.map(
+            lambda g, p: jnp.where(live, g / safe, 0.0).astype(p.dtype),
+            grads,
+            state.params,
+        )
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        grad_norm = optax.tree.norm(cast_floating(grads, jnp.float32))
+        param_norm = optax.tree.norm(cast_floating(params, jnp.float32))
+        finite = jnp.all(jnp.isfinite(jnp.stack([weight, loss, grad_norm, param_norm])))
+        applied = live & finite
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(applied, new, old),
+            (params, opt_state),
+            (state.params, state.opt_state),
+        )
+        new_state = dataclasses.replace(
+            state, step=state.step + applied, params=params, opt_state=opt_state
+        )
+        metrics = {
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "param_norm": param_norm,
+            "rows": jnp.sum(batch.weight != 0),
+            "updates": applied,
+            "nonfinite": ~finite,
+        } | {name: _mean(value) for name, value in result.metrics.items()}
+        return new_state, {k: v.astype(jnp.float32) for k, v in metrics.items()}
+
+    return train_step
+
+
+def _mean(value: WeightedSum) -> jax.Array:
+    has_weight = value.weight > 0
+    return jnp.where(
+        has_weight, value.total / jnp.where(has_weight, value.weight, 1.0), 0.0
+    )
+
+
+def _accumulate(
+    sums: Callable[[Any, StepBatch], Any],
+    params: Any,
+    batch: StepBatch,
+    micro_batch_size: int | None,
+) -> Any:
+    """`sums(params, batch)`, added up over the micro-batches that hold weight."""
+    rows = batch.weight.shape[0]
+    size = rows if micro_batch_size is None else micro_batch_size
+    if rows % size:
+        raise ValueError(
+            f"batch has {rows} rows, not divisible by micro_batch_size {size}; "
+            "pad batches to a multiple of it."
+        )
+    count = rows // size
+    if count == 1:
+        return sums(params, batch)
+    parts = jax.tree.map(lambda x: x.reshape(size, count, *x.shape[1:]), batch)
+    occupied = jnp.any(parts.weight != 0, axis=0)
+    order = jnp.argsort(~occupied, stable=True)
+
+    def part(index: jax.Array) -> StepBatch:
+        return jax.tree.map(
+            lambda x: jax.lax.dynamic_index_in_dim(x, index, axis=1, keepdims=False),
+            parts,
+        )
+
+    def add(i: jax.Array, total: Any) -> Any:
+        return jax.tree.map(jnp.add, total, sums(params, part(order[i])))
+
+    zero = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(lambda: sums(params, part(order[0]))),
+    )
+    return jax.lax.fori_loop(0, jnp.sum(occupied), add, zero)
+
+
+class ShardedTrainStep:
+    """A compiled train step that donates its state; made by `jit_train_step`.
+
+    Attributes:
+      jitted: The `jax.jit` object, for `.lower(...)` and ahead-of-time compilation.
+    """
+
+    def __init__(self, jitted: Any, batch_sharding: jax.sharding.NamedSharding):
+        self.jitted = jitted
+        self._batch_sharding = batch_sharding
+
+    def __call__(
+        self, state: TrainState, batch: StepBatch
+    ) -> tuple[TrainState, Metrics]:
+        """The state after one update, and metrics; `state` must not be used again."""
+        check_rows(batch.weight.shape[0], self._batch_sharding)
+        return self.jitted(state, batch)
+
+
+def jit_train_step(
+    train_step: TrainStep,
+    *,
+    state_sharding: Any,
+    batch_sharding: jax.sharding.NamedSharding,
+) -> ShardedTrainStep:
+    """`train_step`, compiled for a mesh, with its state donated.
+
+    Args:
+      train_step: From `make_train_step`.
+      state_sharding: `TrainState` of `NamedSharding`s (`infer_state_sharding`).
+      batch_sharding: Sharding of the leading axis of every batch leaf
+        (`stepjax.training.sharding.batch_sharding`).
+
+    Returns:
+      A callable `(state, batch) -> (state, metrics)`. The state passed in is donated
+      and must not be used afterwards. Batches may be numpy; on several hosts place
+      them first with `shard_batch`. It raises ValueError for a batch whose rows the
+      devices of the batch axes do not divide.
+    """
+    mesh = batch_sharding.mesh
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    jitted = jax.jit(
+        train_step,
+        in_shardings=(state_sharding, batch_sharding),
+        out_shardings=(state_sharding, replicated),
+        donate_argnums=0,
+    )
+    return ShardedTrainStep(jitted, batch_sharding)
