@@ -53,7 +53,8 @@ class _Reader(nn.Module):
         clause = clause_table(jnp.clip(prompt.clause, 0, _MAX_CLAUSES - 1))
         word = embed(prompt.words) * (prompt.words > 0)[..., None]  # [S, I, D]
         before = jnp.pad(word, ((0, 0), (1, 0), (0, 0)))[:, :-1]
-        word_keys = word + clause + nn.Dense(self.width, name="before")(before)
+        blend = self.param("before", nn.initializers.normal(0.5), (self.width,))
+        word_keys = word + clause + before * blend[None, None]
 
         same = (prompt.widget_words[..., None] == prompt.words[:, None, None, :]) & (
             prompt.words[:, None, None, :] > 0
@@ -69,7 +70,7 @@ class _Reader(nn.Module):
             )
         )
         widget = widget + nn.Dense(self.width, name="widget_out")(
-            nn.gelu(nn.Dense(2 * self.width, name="widget_in")(widget))
+            nn.relu(nn.Dense(self.width, name="widget_in")(widget))
         )
         history = (
             nn.Embed(len(ActionKind) + 1, self.width, name="past_kind")(
@@ -102,7 +103,8 @@ def _mean_words(embed: Callable[[jax.Array], jax.Array], words: jax.Array) -> ja
 
 def _features(prompt: ScreenPrompt, same: jax.Array) -> jax.Array:
     """[S, W, 3 + 4 + 2]: state bits, box, and how much of the label is in the text."""
-    bits = (prompt.widget_state[..., None] >> jnp.arange(_STATE_BITS)) & 1
+    shifts = [prompt.widget_state >> bit for bit in range(_STATE_BITS)]
+    bits = jnp.stack(shifts, axis=-1) & 1
     named = jnp.any(same, axis=-1)  # [S, W, K]
     real = prompt.widget_words > 0
     share = named.sum(-1) / jnp.maximum(real.sum(-1), 1)
@@ -132,7 +134,7 @@ class _Attend(nn.Module):
         shares = jax.nn.softmax(jnp.where(mask[:, None], scores, _MASKED), axis=-1)
         read = jnp.einsum("shm,sme->she", shares, memory)
         query = query + jnp.einsum("she,hed->sd", read, out) / jnp.sqrt(self.heads)
-        hidden = nn.gelu(nn.Dense(4 * self.width)(nn.LayerNorm()(query)))
+        hidden = nn.relu(nn.Dense(4 * self.width)(nn.LayerNorm()(query)))
         return query + nn.Dense(self.width)(hidden)
 
 
@@ -216,7 +218,7 @@ class PointerPolicy:
 
 
 def make_pointer_policy(
-    *, width: int = 64, layers: int = 3, heads: int = 4
+    *, width: int = 48, layers: int = 2, heads: int = 4
 ) -> PointerPolicy:
     """Policy functions of a pointer network of the given size.
 
