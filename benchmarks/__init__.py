@@ -1,0 +1,1 @@
+"""Measurements, printed as tables; run from the checkout, never part of the tests."""
