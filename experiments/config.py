@@ -158,7 +158,7 @@ class AlgoConfig:
     def _check_augmentation(self) -> None:
         if self.resolved_step_group_size < 2 and self.method in _AUGMENTING:
             raise ValueError(
-                "algo.step_group_size must be >= 2 (the step taken and an alternative), "
+                "algo.step_group_size must be >= 2 (the step taken and another), "
                 f"got {self.resolved_step_group_size}; None needs algo.group_size >= 4."
             )
         if self.augment_weight is not None:
@@ -338,6 +338,12 @@ class ExperimentConfig:
         """Check the fields."""
         between("seed", self.seed, 0, 2**31 - 1)
         at_least("rounds", self.rounds, 1)
+        longest, rows = self.env.max_steps, self.algo.rows_per_update
+        if self.algo.method == "t_grpo_many" and longest > rows:
+            raise ValueError(
+                f"algo.rows_per_update must be >= env.max_steps = {longest}, because "
+                f"t_grpo_many never splits a trajectory; got {rows}."
+            )
 
 
 def flat_config(config: ExperimentConfig) -> dict[str, Any]:

@@ -5,16 +5,14 @@ The loop knows nothing about terminals, TensorBoard or reports. Each of them is 
 """
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, Protocol
 
 from experiments.config import ExperimentConfig
 
 __all__ = [
     "ObserverGroup",
-    "PlainObserver",
     "RunObserver",
     "RunResult",
     "SilentObserver",
@@ -23,7 +21,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """How a run ended; also written to `result.json`.
+    """How a run ended; all but the parameters is also in `result.json`.
 
     Attributes:
       run_dir: The run folder.
@@ -34,6 +32,8 @@ class RunResult:
       params_digest: SHA-256 of the parameters; equal digests mean equal bits.
       evaluation: The latest `eval/...` metrics, with their `round`.
       backend: Name of the backend the numbers are from.
+      params: Parameters at the end.
+      start_params: Parameters at the start, before any round.
     """
 
     run_dir: Path
@@ -44,6 +44,8 @@ class RunResult:
     params_digest: str
     evaluation: Mapping[str, float]
     backend: str
+    params: Any = dataclasses.field(repr=False)
+    start_params: Any = dataclasses.field(repr=False)
 
 
 class RunObserver(Protocol):
@@ -105,39 +107,6 @@ class SilentObserver:
 
     def finished(self, result: RunResult) -> None:
         """See `RunObserver`."""
-
-
-class PlainObserver(SilentObserver):
-    """Lines of text: for logs, pipes and machines without `rich`."""
-
-    def __init__(self, stream: TextIO | None = None):
-        """An observer writing to `stream`, standard output by default."""
-        self._stream = sys.stdout if stream is None else stream
-
-    def _say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
-
-    def started(
-        self, config: ExperimentConfig, backend_name: str, message: str
-    ) -> None:
-        """See `RunObserver`."""
-        self._say(message)
-
-    def round_finished(self, metrics: Mapping[str, float]) -> None:
-        """See `RunObserver`."""
-        shown = [f"round {int(metrics['round'])}"]
-        for name in ("train/success", "eval/train_success", "eval/unseen_success"):
-            if name in metrics:
-                shown.append(f"{name} {metrics[name]:.3f}")
-        self._say("  ".join(shown))
-
-    def warned(self, text: str) -> None:
-        """See `RunObserver`."""
-        self._say(f"warning: {text}")
-
-    def finished(self, result: RunResult) -> None:
-        """See `RunObserver`."""
-        self._say(f"{result.status} after round {result.round}: {result.run_dir}")
 
 
 class ObserverGroup:

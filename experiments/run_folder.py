@@ -3,7 +3,8 @@
     config.json      settings                     checkpoints/   state, by round
     metrics.jsonl    one line a round             tasks.json     names, domains, split
     tasks.jsonl      who was tried, who succeeded warnings.jsonl what was warned about
-    result.json      how the run ended            run.lock       held while it runs
+    result.json      how the run ended            start_params.npz  before round 1
+    run.lock         held while it runs
 
 Whole files are replaced in one step. Lines are appended and flushed; a half-written
 last line, or lines of rounds that will be run again, are cut when a run goes on.
@@ -11,12 +12,16 @@ last line, or lines of rounds that will be run again, are cut when a run goes on
 
 import dataclasses
 import fcntl
+import io
 import json
 import math
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from experiments.config import ExperimentConfig
 from experiments.errors import UsageError
@@ -86,7 +91,7 @@ class RunFolder:
                 continue
             rows = self._read_lines(path)
             kept = [row for row in rows if row["round"] <= last_round]
-            self._replace(name, "".join(_line(row) for row in kept))
+            self._replace(name, "".join(_line(row) for row in kept).encode())
         (self.path / "result.json").unlink(missing_ok=True)
 
     def log_metrics(self, row: Mapping[str, float]) -> None:
@@ -110,11 +115,46 @@ class RunFolder:
         """Write `result.json`; its presence means that nothing is left to do."""
         self._write_json("result.json", result)
 
-    def last_line(self) -> dict[str, Any]:
-        """The last whole line of `metrics.jsonl`, {} if there is none."""
+    def write_params(self, params: Mapping[str, Any]) -> None:
+        """Write `start_params.npz`: a nested dictionary of arrays, uncompressed."""
+        content = io.BytesIO()
+        np.savez(content, **dict(_flatten("", params, "/")))
+        self._replace("start_params.npz", content.getvalue())
+
+    def read_params(self) -> dict[str, Any] | None:
+        """What `write_params` wrote, None if it never did.
+
+        Raises:
+          UsageError: If the file is damaged.
+        """
+        path = self.path / "start_params.npz"
+        if not path.exists():
+            return None
+        tree: dict[str, Any] = {}
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                for name in arrays.files:
+                    *parents, leaf = name.split("/")
+                    branch = tree
+                    for parent in parents:
+                        branch = branch.setdefault(parent, {})
+                    branch[leaf] = arrays[name]
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise UsageError(
+                f"{path} is damaged ({error}); choose another --run-dir or delete the "
+                "folder."
+            ) from error
+        return tree
+
+    def last_evaluation(self) -> dict[str, float]:
+        """`round` and `eval/...` of the latest evaluation, {} if there is none."""
         path = self.path / "metrics.jsonl"
         rows = self._read_lines(path) if path.exists() else []
-        return rows[-1] if rows else {}
+        for row in reversed(rows):
+            found = {name: row[name] for name in row if name.startswith("eval/")}
+            if found:
+                return {"round": row["round"], **found}
+        return {}
 
     def close(self) -> None:
         """Let other processes have the folder; may be called twice."""
@@ -197,11 +237,12 @@ class RunFolder:
             file.write(_line(row))
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        self._replace(name, json.dumps(content, indent=2, default=str) + "\n")
+        text = json.dumps(content, indent=2, default=str) + "\n"
+        self._replace(name, text.encode())
 
-    def _replace(self, name: str, text: str) -> None:
+    def _replace(self, name: str, content: bytes) -> None:
         partial = self.path / (name + _PARTIAL)
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         os.replace(partial, self.path / name)
 
 
@@ -230,9 +271,11 @@ def _shown(flat: Mapping[str, Any], name: str) -> str:
     return str(flat[name]) if name in flat else "(no such setting)"
 
 
-def _flatten(prefix: str, tree: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+def _flatten(
+    prefix: str, tree: Mapping[str, Any], separator: str = "."
+) -> Iterable[tuple[str, Any]]:
     for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(f"{prefix}{name}.", value)
+        if isinstance(value, Mapping):
+            yield from _flatten(f"{prefix}{name}{separator}", value, separator)
         else:
             yield prefix + name, value

@@ -5,7 +5,10 @@ import json
 import os
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+
 from experiments.config import AlgoConfig, ExperimentConfig, MeshConfig
 from experiments.errors import UsageError
 from experiments.run_folder import RunFolder
@@ -102,9 +105,24 @@ def test_keep_rounds_cuts_later_and_broken_lines(config):
         {"round": number, "loss": 0.5} for number in range(3)
     ]
     assert len((config.run_dir / "tasks.jsonl").read_text().splitlines()) == 3
-    assert folder.last_line()["round"] == 2
+    folder.log_metrics({"round": 3, "eval/train_success": 0.5})
+    folder.log_metrics({"round": 4})
+    assert folder.last_evaluation() == {"round": 3, "eval/train_success": 0.5}
     folder.keep_rounds(-1)
-    assert folder.last_line() == {}
+    assert folder.last_evaluation() == {}
+    folder.close()
+
+
+def test_parameters_come_back_as_they_were(config):
+    folder = RunFolder(config)
+    assert folder.read_params() is None
+    params = {"params": {"a": {"kernel": np.float32([[1.5]])}, "b": np.float32(2)}}
+    folder.write_params(params)
+    read = folder.read_params()
+    jax.tree.map(np.testing.assert_array_equal, read, params)
+    (config.run_dir / "start_params.npz").write_bytes(b"PK")
+    with pytest.raises(UsageError, match="is damaged"):
+        folder.read_params()
     folder.close()
 
 

@@ -1,0 +1,99 @@
+"""Greedy evaluation: how often each task is solved, training and unseen tasks apart."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from stepjax.rollout.backend import Backend, TaskTable
+
+__all__ = ["Evaluation", "evaluate", "evaluation_seeds", "summarize"]
+
+_HIGH_BIT = np.uint32(2**31)  # training seeds lie below it
+_GOOD = 0.6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Success of every evaluated task.
+
+    Attributes:
+      task_ids: [E] int32. Each once.
+      success: [E] float. Share of solved episodes; NaN if none was valid.
+      metrics: `eval/...` means over groups of tasks.
+    """
+
+    task_ids: np.ndarray
+    success: np.ndarray
+    metrics: dict[str, float]
+
+
+def evaluate(
+    backend: Backend, params: Any, key: jax.Array, *, episodes_per_task: int
+) -> Evaluation:
+    """Success of greedy episodes on every training and unseen task of a backend.
+
+    Args:
+      backend: Where to act.
+      params: Of the policy.
+      key: Decides the episodes; the same key gives the same episodes. Not consumed.
+      episodes_per_task: Episodes of each task, each with a seed of its own.
+
+    Returns:
+      The evaluation.
+    """
+    table = backend.tasks
+    task_ids = np.concatenate([table.train_ids, table.unseen_ids]).astype(np.int32)
+    repeated = np.repeat(task_ids, episodes_per_task)
+    found = backend.collect(
+        params, repeated, evaluation_seeds(key, len(repeated)), key, temperature=0.0
+    )
+    valid, reward = jax.device_get((found.valid, found.reward))
+    shape = (len(task_ids), episodes_per_task)
+    tried = valid.reshape(shape).sum(axis=1)
+    solved = (valid & (reward > 0)).reshape(shape).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        success = solved / tried
+    return Evaluation(
+        task_ids=task_ids, success=success, metrics=summarize(table, task_ids, success)
+    )
+
+
+def evaluation_seeds(key: jax.Array, count: int) -> np.ndarray:
+    """[count] uint32 seeds that no training round ever uses."""
+    bits = np.asarray(jax.random.bits(key, (count,), np.uint32))
+    return bits | _HIGH_BIT
+
+
+def summarize(
+    table: TaskTable, task_ids: np.ndarray, success: np.ndarray
+) -> dict[str, float]:
+    """Means over feasible training, feasible unseen and infeasible tasks.
+
+    Args:
+      table: The backend's tasks.
+      task_ids: [E] int. Tasks evaluated.
+      success: [E] float. Success of each, NaN if unknown.
+
+    Returns:
+      `eval/train_success`, `eval/unseen_success`, `eval/infeasible_success`, and for
+      the first two the number of tasks above 60%, `eval/train_above_60` and
+      `eval/unseen_above_60`; NaN for an empty group.
+    """
+    infeasible = table.infeasible[task_ids]
+    train = np.isin(task_ids, table.train_ids) & ~infeasible
+    unseen = np.isin(task_ids, table.unseen_ids) & ~infeasible
+    return {
+        "eval/train_success": _mean(success[train]),
+        "eval/unseen_success": _mean(success[unseen]),
+        "eval/infeasible_success": _mean(success[infeasible]),
+        "eval/train_above_60": int(np.sum(success[train] > _GOOD)),
+        "eval/unseen_above_60": int(np.sum(success[unseen] > _GOOD)),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan

@@ -1,0 +1,238 @@
+"""Settings to optimizer, loss, mesh and train step: the one place they meet."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import stepjax
+from experiments.config import AlgoConfig, ExperimentConfig, OptimizerConfig
+from experiments.errors import UsageError, as_usage_error
+from stepjax.models.pointer import PointerPolicy
+from stepjax.training.sharding import batch_sharding, infer_state_sharding, make_mesh
+from stepjax.training.state import TrainState, init_train_state
+from stepjax.training.step import (
+    ShardedTrainStep,
+    TrainStep,
+    jit_train_step,
+    make_train_step,
+)
+from stepjax.types import LossOutput, PolicyOutput, StepBatch
+
+__all__ = [
+    "Learner",
+    "acting_params",
+    "local_key",
+    "make_learner",
+    "make_optimizer",
+    "mean_metrics",
+    "params_digest",
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Learner:
+    """What a run trains with.
+
+    Attributes:
+      train_step: `(state, batch) -> (state, metrics)`, compiled; donates the state.
+      state: The state before round 1, on the mesh.
+      state_sharding: Where each leaf of a state lives.
+      micro_batch_size: Rows of one forward and backward pass.
+    """
+
+    train_step: ShardedTrainStep
+    state: TrainState
+    state_sharding: TrainState
+    micro_batch_size: int
+
+
+def make_learner(
+    config: ExperimentConfig,
+    policy: PointerPolicy,
+    start_params: Any,
+    *,
+    num_tasks: int,
+    train_ids: np.ndarray,
+) -> Learner:
+    """The train step and the first state of a run.
+
+    Args:
+      config: The run's settings.
+      policy: The policy to train.
+      start_params: Parameters to start from.
+      num_tasks: Tasks in the pool, T.
+      train_ids: [T_train] int. Tasks to draw from.
+
+    Returns:
+      The learner.
+
+    Raises:
+      UsageError: If the mesh does not fit the devices, the devices do not divide the
+        rows of an update, or a round draws more tasks than there are.
+    """
+    algo = config.algo
+    with as_usage_error(ValueError):
+        mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if algo.rows_per_update % shards:
+        raise UsageError(
+            f"algo.rows_per_update = {algo.rows_per_update} is not divisible by the "
+            f"{shards} devices of mesh axes data and fsdp; choose a multiple of it."
+        )
+    if algo.tasks_per_round > len(train_ids):
+        raise UsageError(
+            f"algo.tasks_per_round = {algo.tasks_per_round} is more than the "
+            f"{len(train_ids)} training tasks; choose at most that many."
+        )
+    micro = algo.rows_per_update
+    while micro % (2 * shards) == 0 and micro > max(64, shards):
+        micro //= 2
+    state = init_train_state(
+        jax.random.key(config.seed),
+        start_params,
+        make_optimizer(config.optim),
+        success_rate=stepjax.init_success_rate(num_tasks),
+        task_ids=jnp.asarray(train_ids, jnp.int32),
+    )
+    state_sharding = infer_state_sharding(state, mesh)
+    train_step = jit_train_step(
+        _train_step(policy, algo, config.optim, micro)
+        if algo.kl_coef == 0.0
+        else _build_train_step(policy, algo, config.optim, micro, start_params),
+        state_sharding=state_sharding,
+        batch_sharding=batch_sharding(mesh),
+    )
+    return Learner(
+        train_step=train_step,
+        state=jax.device_put(state, state_sharding),
+        state_sharding=state_sharding,
+        micro_batch_size=micro,
+    )
+
+
+@functools.cache
+def make_optimizer(optim: OptimizerConfig) -> optax.GradientTransformation:
+    """AdamW after clipping by global norm."""
+    return optax.chain(
+        optax.clip_by_global_norm(optim.max_grad_norm),
+        optax.adamw(
+            optim.learning_rate,
+            b1=optim.b1,
+            b2=optim.b2,
+            weight_decay=optim.weight_decay,
+        ),
+    )
+
+
+def _train_step(
+    policy: PointerPolicy, algo: AlgoConfig, optim: OptimizerConfig, micro: int
+) -> TrainStep:
+    """The train step; the same object if the settings that matter are the same."""
+    matters = AlgoConfig(
+        temperature=algo.temperature,
+        clip_eps_low=algo.clip_eps_low,
+        clip_eps_high=algo.clip_eps_high,
+        dual_clip=algo.dual_clip,
+        entropy_coef=algo.entropy_coef,
+    )
+    return _cached_train_step(policy, matters, optim, micro)
+
+
+@functools.cache
+def _cached_train_step(
+    policy: PointerPolicy, algo: AlgoConfig, optim: OptimizerConfig, micro: int
+) -> TrainStep:
+    return _build_train_step(policy, algo, optim, micro, None)
+
+
+def _build_train_step(
+    policy: PointerPolicy,
+    algo: AlgoConfig,
+    optim: OptimizerConfig,
+    micro: int,
+    ref_params: Any,
+) -> TrainStep:
+    # The objective is about the distribution that acted, hence its temperature.
+    policy_fn = functools.partial(policy.evaluate, temperature=algo.temperature)
+
+    def loss_fn(output: PolicyOutput, batch: StepBatch) -> LossOutput:
+        reference = None
+        if algo.kl_coef > 0.0:
+            reference = policy_fn(
+                ref_params, batch.prompt, batch.action_tokens, batch.token_mask
+            ).log_prob
+        return stepjax.step_grpo_loss(
+            output.log_prob,
+            batch,
+            clip_eps_low=algo.clip_eps_low,
+            clip_eps_high=algo.clip_eps_high,
+            dual_clip=algo.dual_clip,
+            kl_coef=algo.kl_coef,
+            ref_log_prob=reference,
+            entropy=output.entropy,
+            entropy_coef=algo.entropy_coef,
+        )
+
+    tx = make_optimizer(optim)
+    return make_train_step(policy_fn, tx, loss_fn, micro_batch_size=micro)
+
+
+def acting_params(state: TrainState) -> Any:
+    """The parameters where environments can use them: whole, on one device."""
+    leaf = jax.tree.leaves(state.params)[0]
+    if len(leaf.sharding.device_set) == 1:
+        return state.params
+    return jax.device_put(state.params, jax.local_devices()[0])
+
+
+def local_key(key: jax.Array) -> jax.Array:
+    """`key` free of any mesh, so that it goes with arrays on any device."""
+    data = jnp.asarray(np.asarray(jax.random.key_data(key)))
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+
+
+def mean_metrics(updates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """`update/...` metrics of a round: counts summed, the rest averaged over updates.
+
+    Args:
+      updates: Metrics of each update, on device or host.
+
+    Returns:
+      Python numbers; only `update/count` and `update/rows` if there was no update.
+    """
+    host = jax.device_get(list(updates))
+    summed: dict[str, float] = {"update/count": len(host), "update/rows": 0}
+    if not host:
+        return summed
+    columns = {name: np.array([row[name] for row in host]) for name in host[0]}
+    summed["update/rows"] = int(columns.pop("rows").sum())
+    summed["update/count"] = int(columns.pop("updates").sum())
+    return summed | {
+        f"update/{name}": float(np.mean(values, dtype=np.float64))
+        for name, values in columns.items()
+    }
+
+
+def params_digest(params: Any) -> str:
+    """SHA-256 of every parameter's path, dtype, shape and bits.
+
+    Args:
+      params: Pytree of arrays.
+
+    Returns:
+      64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(params)):
+        array = np.ascontiguousarray(leaf)
+        head = f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};"
+        digest.update(head.encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
