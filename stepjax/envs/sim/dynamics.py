@@ -73,8 +73,8 @@ def ended(state: SimState) -> jax.Array:
 def success(pool: SimPool, state: SimState) -> jax.Array:
     """[] float32. 1 if the episode is over and did what was asked and nothing else.
 
-    An infeasible task asks for FAIL. As in OSWorld, running into the step limit does not
-    spoil a desktop that is as it should be.
+    An infeasible task asks for FAIL. As in OSWorld, running into the step limit does
+    not spoil a desktop that is as it should be.
 
     Args:
       pool: The applications.
@@ -95,7 +95,7 @@ def success(pool: SimPool, state: SimState) -> jax.Array:
 
 
 def state_hash(pool: SimPool, state: SimState) -> jax.Array:
-    """[] uint32. Equal for desktops alike in settings and screen, whenever and however."""
+    """[] uint32. Equal for desktops alike in settings and screen, at whatever time."""
     items = jnp.arange(state.settings.shape[0])
     parts = mix(items, state.settings.astype(jnp.int32))
     changed = state.settings != pool.item_default
@@ -166,7 +166,7 @@ def _typed_word(state: SimState, kind: jax.Array, word: jax.Array) -> jax.Array:
 def _slip(
     pool: SimPool, state: SimState, screen: Screen, widget: jax.Array, aimed: jax.Array
 ) -> jax.Array:
-    """[] int32. The node a click lands on: another widget's with the pool's slip_prob."""
+    """[] int32. The node a click lands on, which may be another widget's."""
     slips = uniform(state.seed, 4, state.time) < pool.slip_prob
     others = jnp.maximum(screen.count - 1, 1).astype(jnp.uint32)
     shift = 1 + (mix(state.seed, 5, state.time) % others).astype(jnp.int32)

@@ -71,7 +71,7 @@ def oracle(pool: SimPool, state: SimState) -> jax.Array:
 def demonstrate(
     pool: SimPool, state: SimState, belief: Belief, key: jax.Array
 ) -> jax.Array:
-    """The next action of a demonstrator: consistent with its belief, now and then random.
+    """The next action of a demonstrator: true to its belief, now and then random.
 
     Args:
       pool: The applications.
@@ -145,7 +145,7 @@ def _act(pool: SimPool, state: SimState, belief: Belief) -> jax.Array:
 
 
 def _go(pool: SimPool, state: SimState, screen: Screen, item: jax.Array) -> jax.Array:
-    """[3] int32. The way to an item, the click on it, or FAIL before a greyed-out one."""
+    """[3] int32. The way to an item, the click on it, or FAIL if it is greyed out."""
     first = pool.first_node
     app, menu = take(pool.item_app, item), take(pool.item_menu, item)
     page = take(pool.item_page, item)

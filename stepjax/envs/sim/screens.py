@@ -20,6 +20,7 @@ from stepjax.types import ScreenPrompt
 __all__ = [
     "SCREEN_KINDS",
     "Screen",
+    "labelled",
     "layout_boxes",
     "mix",
     "num_changes",
@@ -181,8 +182,8 @@ def _popup_nodes(pool: SimPool) -> jax.Array:
 def read_screen(pool: SimPool, state: SimState) -> Screen:
     """The widgets now on the screen.
 
-    Items of a panel and icons of the desktop stand in an order of the seed's own, so that
-    a place says nothing.
+    Items of a panel and icons of the desktop stand in an order of the seed's own, so
+    that a place says nothing.
 
     Args:
       pool: The applications.
@@ -209,10 +210,10 @@ def read_screen(pool: SimPool, state: SimState) -> Screen:
 
 
 def labelled(pool: SimPool, node: jax.Array, value: jax.Array) -> jax.Array:
-    """[..., K] int32. Label of each node, then its value (0 for none)."""
-    words, length = take(pool.node_words, node), take(pool.node_length, node)
-    place = jnp.arange(WIDGET_WORDS) == length[..., None]
-    return jnp.where(place, value[..., None], words)
+    """[..., K] int32. Label of each node; a value, if any, begins the second half."""
+    words = take(pool.node_words, node)
+    place = jnp.arange(WIDGET_WORDS) == WIDGET_WORDS // 2
+    return jnp.where(place & (value > 0)[..., None], value[..., None], words)
 
 
 def observe(pool: SimPool, state: SimState) -> ScreenPrompt:

@@ -73,12 +73,11 @@ class SimTask:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SimPool:
-    """The applications and the 369 tasks; an argument of every function, never a closure.
+    """The applications and the 369 tasks, passed to every function as an argument.
 
     Attributes:
       first_node: [15] int32. First node of each `stepjax.envs.sim.world.NodeGroup`.
       node_words: [N, K] int32. Label of each node; node 0 is padding.
-      node_length: [N] int32. Words in the label.
       node_role: [N] int32. A `stepjax.envs.words.ROLES` index.
       node_kind: [N] int32. A `stepjax.envs.sim.world.NodeKind`.
       node_arg: [N] int32. Which application, menu, item or option it is.
@@ -90,7 +89,7 @@ class SimPool:
       item_menu: [E] int32. Menu it stands in.
       item_page: [E] int32. Page of that menu.
       item_default: [E] int16. Setting at the start.
-      item_options: [E] int32. First of the four nodes an item is chosen from; 0 if none.
+      item_options: [E] int32. First of the four nodes of its options; 0 if none.
       count_words: [16] int32. Ids of the words "0" to "15".
       boxes: [5, W, 4] float32. Where each slot of a kind of screen is drawn.
       alias_item: [Q] int32. What a name stands for; -1 for something that is missing.
@@ -104,7 +103,6 @@ class SimPool:
 
     first_node: jax.Array  # [15] int32
     node_words: jax.Array  # [N, K] int32
-    node_length: jax.Array  # [N] int32
     node_role: jax.Array  # [N] int32
     node_kind: jax.Array  # [N] int32
     node_arg: jax.Array  # [N] int32

@@ -1,12 +1,15 @@
 """The 369 tasks, their instructions, and practice tasks outside of them.
 
-Tasks are drawn at random and kept so that the expected success of the demonstrator falls
-into fixed shares per bin: the warm-started policy then starts near the paper's base model,
-with a wide spread over tasks.
+Tasks are drawn at random and kept so that the expected success of the demonstrator
+falls into fixed shares per bin: the warm-started policy then starts near the paper's
+base model, with a wide spread over tasks.
 """
 
 import dataclasses
 import functools
+import random
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +30,7 @@ __all__ = [
     "write_instruction",
 ]
 
-# OSWorld's counts per domain, in the order of `vocabulary.DOMAINS`; 128 are for training.
+# OSWorld's counts per domain in the order of `vocabulary.DOMAINS`, split 128 to 241.
 _TRAIN_PER_DOMAIN = (16, 9, 16, 17, 8, 8, 5, 6, 8, 35)
 _UNSEEN_PER_DOMAIN = (30, 17, 31, 30, 15, 16, 10, 11, 15, 66)
 _TRAIN_INFEASIBLE = 12
@@ -39,7 +42,7 @@ _STEP_SURVIVAL = 0.985  # expected share of episodes that noise leaves alone, pe
 _GOAL_SHARES = (0.14, 0.26, 0.27, 0.18, 0.1, 0.05)  # tasks with 1, 2, .. 6 goals
 _OPEN_SHARE = 0.6  # of tasks that start with their first application open
 _SHARED_ALIAS_SHARE = 0.5  # of goals of unseen tasks whose name occurs in training
-_MAX_ACTIONS = 12  # a faultless run leaves three of fifteen actions for mishaps
+_MAX_ACTIONS = 13  # a faultless run leaves two of fifteen actions for mishaps
 _SEED = 369
 
 _TEMPLATES = {
@@ -105,7 +108,7 @@ class SimTaskTable:
 
 
 def write_instruction(world: World, draft: TaskDraft) -> str:
-    """The instruction: one clause for each goal, the application named where it changes.
+    """The instruction: a clause for each goal, the application named where it changes.
 
     Args:
       world: The applications.
@@ -166,98 +169,122 @@ def expected_success(world: World, draft: TaskDraft) -> float:
 class _Drafter:
     """Draws random tasks over the applications."""
 
-    def __init__(self, world: World, rng: np.random.Generator) -> None:
+    def __init__(self, world: World, seed: int) -> None:
         self.world = world
-        self.rng = rng
+        self.rng = random.Random(seed)
+        apps = range(len(vocabulary.APPS))
+        aliases = list(enumerate(world.aliases))
         self.names = [
-            self._indices(app, missing=False) for app in range(len(vocabulary.APPS))
+            [i for i, a in aliases if a.app == app and a.item >= 0] for app in apps
         ]
         self.missing = [
-            self._indices(app, missing=True) for app in range(len(vocabulary.APPS))
-        ]
-        self._goal_ends = np.cumsum(_GOAL_SHARES)
-
-    def _indices(self, app: int, *, missing: bool) -> list[int]:
-        return [
-            i
-            for i, alias in enumerate(self.world.aliases)
-            if alias.app == app and (alias.item < 0) == missing
+            [i for i, a in aliases if a.app == app and a.item < 0] for app in apps
         ]
 
     def draft(
         self, domain: int, infeasible: bool, names: list[list[int]] | None = None
-    ) -> TaskDraft | None:
-        """One random task of a domain, or None if the draw does not make a good one.
+    ) -> TaskDraft:
+        """One random task of a domain that fits the step limit.
 
         Args:
           domain: Index in `vocabulary.DOMAINS`.
           infeasible: Whether to ask for something that cannot be done.
           names: Aliases to draw from, for each application; all by default.
         """
-        rng = self.rng
         names = names or self.names
-        num_apps = len(vocabulary.APPS)
-        count = 1 + int(np.searchsorted(self._goal_ends, rng.random() * 0.999))
+        count = 1 + self.weighted(_GOAL_SHARES)
         if infeasible:
             count = min(count, 3)
-        if domain < num_apps:
-            split = [(domain, count)]
-        else:
-            count = max(count, 2)
-            first, second = rng.permutation(num_apps)[:2]
-            cut = 1 + int(rng.integers(count - 1))
-            split = [(int(first), cut), (int(second), count - cut)]
-        chosen = [i for app, size in split for i in self._pick(names[app], size)]
+        while True:
+            draft = self._compose(domain, count, infeasible, names)
+            if draft is not None and num_actions(self.world, draft) <= _MAX_ACTIONS:
+                return draft
+
+    def _compose(
+        self, domain: int, count: int, infeasible: bool, names: list[list[int]]
+    ) -> TaskDraft | None:
+        """One random task of so many goals, or None if two of them are one setting."""
+        split = self._split(domain, count)
+        count = sum(size for _, size in split)
+        chosen = [
+            self._pick(names[app], count) for app, size in split for _ in range(size)
+        ]
         disabled = -1
         if infeasible:
-            place = int(rng.integers(count))
+            place = self._below(count)
             alias = self.world.aliases[chosen[place]]
-            if rng.random() < 0.5:
+            if self.rng.random() < 0.5:
                 disabled = alias.item
             else:
                 options = self.missing[alias.app]
-                chosen[place] = options[rng.integers(len(options))]
-        places = [self.world.aliases[i].item for i in chosen]
-        if len(set(places)) < count:
+                chosen[place] = options[self._below(len(options))]
+        aliases = [self.world.aliases[index] for index in chosen]
+        if len({alias.item for alias in aliases}) < count:
             return None
-        start = split[0][0] if rng.random() < _OPEN_SHARE else -1
-        draft = TaskDraft(
+        return TaskDraft(
             domain=domain,
-            goals=tuple((i, self._value(self.world.aliases[i])) for i in chosen),
-            start_app=start,
+            goals=tuple(
+                (index, self._value(alias))
+                for index, alias in zip(chosen, aliases, strict=True)
+            ),
+            start_app=split[0][0] if self.rng.random() < _OPEN_SHARE else -1,
             disabled_item=disabled,
             infeasible=infeasible,
-            style=int(rng.integers(6)),
+            style=self._below(6),
         )
-        return draft if num_actions(self.world, draft) <= _MAX_ACTIONS else None
 
-    def _pick(self, options: list[int], size: int) -> list[int]:
-        return [options[self.rng.integers(len(options))] for _ in range(size)]
+    def _split(self, domain: int, count: int) -> list[tuple[int, int]]:
+        """(application, goals in it): one application, or two for `multi_apps`."""
+        num_apps = len(vocabulary.APPS)
+        if domain < num_apps:
+            return [(domain, count)]
+        count = max(count, 2)
+        first, second = self._below(num_apps), self._below(num_apps - 1)
+        cut = 1 + self._below(count - 1)
+        return [(first, cut), (second + (second >= first), count - cut)]
+
+    def _pick(self, options: list[int], count: int) -> int:
+        """One alias; a switch more often where there are many goals."""
+        index = options[self._below(len(options))]
+        for _ in range(2 if count >= 4 else 0):
+            if self.world.aliases[index].kind != ItemKind.SWITCH:
+                index = options[self._below(len(options))]
+        return index
 
     def _value(self, alias: Alias) -> int | str:
         """A value that differs from the one at the start."""
         if alias.kind == ItemKind.TEXT:
-            words = vocabulary.TEXT_WORDS
-            return words[self.rng.integers(len(words))]
+            return vocabulary.TEXT_WORDS[self._below(len(vocabulary.TEXT_WORDS))]
         default = self.world.items[alias.item].default if alias.item >= 0 else 0
         if alias.kind == ItemKind.SWITCH:
             return 1 - default
-        return int((default + 1 + self.rng.integers(3)) % 4)
+        return (default + 1 + self._below(3)) % 4
+
+    def _below(self, limit: int) -> int:
+        return int(self.rng.random() * limit)
+
+    def weighted(self, shares: Sequence[float]) -> int:
+        left = self.rng.random() * sum(shares)
+        for index, share in enumerate(shares):
+            left -= share
+            if left < 0.0:
+                return index
+        return len(shares) - 1
 
 
 @functools.lru_cache(maxsize=1)
 def draft_tasks() -> tuple[tuple[TaskDraft, ...], np.ndarray]:
-    """The 369 tasks in order of domain, and which of them are for training [369] bool."""
+    """The 369 tasks in order of domain, and [369] bool which are for training."""
     world = build_world()
-    drafter = _Drafter(world, np.random.default_rng(_SEED))
+    drafter = _Drafter(world, _SEED)
     seen: set[str] = set()
     train = _select(drafter, _TRAIN_PER_DOMAIN, _TRAIN_INFEASIBLE, seen, None)
     used = {index for draft in train for index, _ in draft.goals}
     unseen = _select(drafter, _UNSEEN_PER_DOMAIN, _UNSEEN_INFEASIBLE, seen, used)
     drafts = [(draft.domain, True, draft) for draft in train]
     drafts += [(draft.domain, False, draft) for draft in unseen]
-    order = drafter.rng.permutation(len(drafts))
-    drafts = sorted((drafts[i] for i in order), key=lambda entry: entry[0])
+    drafter.rng.shuffle(drafts)
+    drafts.sort(key=lambda entry: entry[0])
     return (
         tuple(draft for _, _, draft in drafts),
         np.array([is_train for _, is_train, _ in drafts]),
@@ -272,18 +299,17 @@ def _select(
     used: set[int] | None,
 ) -> list[TaskDraft]:
     """Tasks that fill the counts per domain and the shares per bin; adds to `seen`."""
-    rng, world = drafter.rng, drafter.world
+    world = drafter.world
     total = sum(per_domain)
     ends = np.round(np.cumsum(_BIN_SHARES) * total).astype(int)
     bins = np.diff(ends, prepend=0)
-    domains = rng.permutation(np.repeat(np.arange(len(per_domain)), per_domain))
+    domains = [d for d, size in enumerate(per_domain) for _ in range(size)]
+    drafter.rng.shuffle(domains)
     picked: list[TaskDraft] = []
     for place, domain in enumerate(domains):
         while len(picked) == place:
             names = _names_for_unseen(drafter, used) if used is not None else None
-            draft = drafter.draft(int(domain), place < num_infeasible, names)
-            if draft is None:
-                continue
+            draft = drafter.draft(domain, place < num_infeasible, names)
             level = int(np.searchsorted(_BIN_ENDS, expected_success(world, draft)))
             text = write_instruction(world, draft)
             if bins[level] and text not in seen:
@@ -294,7 +320,7 @@ def _select(
 
 
 def _names_for_unseen(drafter: _Drafter, used: set[int]) -> list[list[int]]:
-    """Aliases to draw from, each application's either from training or new, by chance."""
+    """Aliases to draw from: those of training, or the new ones, by chance."""
     shared = drafter.rng.random() < _SHARED_ALIAS_SHARE
     return [
         [index for index in own if (index in used) == shared] for own in drafter.names
@@ -323,24 +349,21 @@ def stack_tasks(world: World, drafts: list[TaskDraft], task_ids: np.ndarray) -> 
             number = word_id(value) if isinstance(value, str) else value
             goals[:, row, k] = (world.aliases[index].item, number, index)
         text[:, row] = _read(write_instruction(world, draft))
-    return SimTask(
-        task_id=np.asarray(task_ids, np.int32),  # pyright: ignore[reportArgumentType]
-        domain=_column(drafts, "domain"),
-        num_goals=np.array([len(d.goals) for d in drafts], np.int32),  # pyright: ignore[reportArgumentType]
-        goal_item=goals[0],  # pyright: ignore[reportArgumentType]
-        goal_value=goals[1],  # pyright: ignore[reportArgumentType]
-        goal_alias=goals[2],  # pyright: ignore[reportArgumentType]
-        words=text[0],  # pyright: ignore[reportArgumentType]
-        clause=text[1],  # pyright: ignore[reportArgumentType]
-        start_app=_column(drafts, "start_app"),
-        disabled_item=_column(drafts, "disabled_item"),
-        infeasible=np.array([d.infeasible for d in drafts], bool),  # pyright: ignore[reportArgumentType]
-        step_limit=np.full(num, MAX_STEPS, np.int32),  # pyright: ignore[reportArgumentType]
-    )
-
-
-def _column(drafts: list[TaskDraft], name: str):
-    return np.array([getattr(draft, name) for draft in drafts], np.int32)
+    leaves: dict[str, Any] = {
+        "task_id": np.asarray(task_ids, np.int32),
+        "domain": np.array([d.domain for d in drafts], np.int32),
+        "num_goals": np.array([len(d.goals) for d in drafts], np.int32),
+        "goal_item": goals[0],
+        "goal_value": goals[1],
+        "goal_alias": goals[2],
+        "words": text[0],
+        "clause": text[1],
+        "start_app": np.array([d.start_app for d in drafts], np.int32),
+        "disabled_item": np.array([d.disabled_item for d in drafts], np.int32),
+        "infeasible": np.array([d.infeasible for d in drafts], bool),
+        "step_limit": np.full(num, MAX_STEPS, np.int32),
+    }
+    return SimTask(**leaves)
 
 
 def _read(text: str) -> np.ndarray:
@@ -353,8 +376,8 @@ def _read(text: str) -> np.ndarray:
     ]
     if len(pairs) > INSTRUCTION_WORDS:
         raise ValueError(
-            f"instruction has {len(pairs)} words, must have at most {INSTRUCTION_WORDS}:"
-            f" shorten {text!r}"
+            f"instruction has {len(pairs)} words, must have at most"
+            f" {INSTRUCTION_WORDS}: shorten {text!r}"
         )
     result = np.zeros((2, INSTRUCTION_WORDS), np.int32)
     result[:, : len(pairs)] = np.array(pairs, np.int32).T
@@ -395,13 +418,12 @@ def practice_tasks(num: int, seed: int, *, infeasible_share: float = 0.1) -> Sim
       [num, ...] A stacked `SimTask` of NumPy arrays; every task_id is -1.
     """
     world = build_world()
-    drafter = _Drafter(world, np.random.default_rng([_SEED, seed]))
+    drafter = _Drafter(world, (_SEED << 32) + seed + 1)
     pool = {draft.key for draft in draft_tasks()[0]}
-    shares = np.array(_TRAIN_PER_DOMAIN) / sum(_TRAIN_PER_DOMAIN)
     drafts: list[TaskDraft] = []
     while len(drafts) < num:
-        domain = int(drafter.rng.choice(len(shares), p=shares))
+        domain = drafter.weighted(_TRAIN_PER_DOMAIN)
         draft = drafter.draft(domain, drafter.rng.random() < infeasible_share)
-        if draft is not None and draft.key not in pool:
+        if draft.key not in pool:
             drafts.append(draft)
     return stack_tasks(world, drafts, np.full(num, -1, np.int32))

@@ -48,8 +48,8 @@ MENUS = {
     "chrome": {
         "File": "Save offline; Save history; Print headers; Print background;"
         " Download folder=text; Clear downloads!",
-        "View": "+Bookmarks bar; Side panel; Tab size=size; Page size=size; Font size=size;"
-        " Toolbar theme=theme; Page theme=theme; Reader theme=theme",
+        "View": "+Bookmarks bar; Side panel; Tab size=size; Page size=size;"
+        " Font size=size; Toolbar theme=theme; Page theme=theme; Reader theme=theme",
         "Search": "Search suggestions; Search preview; Search engine=text;"
         " Search region=language; Page translation=language; Menu language=language",
         "Privacy": "+Block cookies; Block popups; Send reports; Send location;"
@@ -75,8 +75,8 @@ MENUS = {
         " Icon theme=theme; Brush name=text",
     },
     "libreoffice_calc": {
-        "File": "Autosave copies; Save backup; Document title=text; Document author=text;"
-        " Discard versions!",
+        "File": "Autosave copies; Save backup; Document title=text;"
+        " Document author=text; Discard versions!",
         "Edit": "Track changes; Protect changes; Fill series; Find regions;"
         " Clear contents!",
         "View": "+Formula bar; Formula hints; Grid lines; Grid snap; Column headers;"

@@ -1,12 +1,13 @@
 """The applications as tables: nodes, menus, items, and the names instructions use.
 
-Built once on the host from a fixed seed. `World` keeps the strings, for instructions and
-for drawing; `stepjax.envs.sim.load_world` puts the numbers on the device.
+Built once on the host from a fixed seed. `World` keeps the strings, for instructions
+and for drawing; `stepjax.envs.sim.load_world` puts the numbers on the device.
 """
 
 import dataclasses
 import enum
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -253,11 +254,11 @@ def _name_items(rng: np.random.Generator, items: list[Item]) -> list[Alias]:
     return aliases
 
 
-def _nickname(rng: np.random.Generator, nouns: list[str], taken: set[int]) -> str:
-    """A quoted adjective and noun whose hashed id nothing else has; adds it to `taken`."""
+def _nickname(rng: np.random.Generator, nouns: Sequence[str], taken: set[int]) -> str:
+    """A quoted adjective and noun whose hashed id is new; adds it to `taken`."""
     while True:
-        adjective = vocabulary.ADJECTIVES[rng.integers(len(vocabulary.ADJECTIVES))]
-        phrase = f"{adjective} {nouns[rng.integers(len(nouns))]}"
+        adjective = vocabulary.ADJECTIVES[int(rng.integers(len(vocabulary.ADJECTIVES)))]
+        phrase = f"{adjective} {nouns[int(rng.integers(len(nouns)))]}"
         if word_id(phrase) not in taken:
             taken.add(word_id(phrase))
             return f'"{phrase}"'
@@ -266,7 +267,7 @@ def _nickname(rng: np.random.Generator, nouns: list[str], taken: set[int]) -> st
 def _confusion(
     rng: np.random.Generator, items: list[Item], item: Item, index: int
 ) -> tuple[int, int, int]:
-    """Three items to mistake `item` for: look-alikes, its menu, its application, a trap."""
+    """Three items to mistake `item` for: two look-alikes, one elsewhere or a trap."""
 
     def likeness(other: int) -> float:
         shared = set(item.label.split()) & set(items[other].label.split())
@@ -310,7 +311,6 @@ def _node_tables(
     tables = {
         "first_node": np.array(first, np.int32),
         "node_words": words,
-        "node_length": np.count_nonzero(words, axis=1).astype(np.int32),
         "node_role": np.array([role_id(row[1]) for row in rows], np.int32),
         "node_kind": np.array([int(row[2]) for row in rows], np.int32),
         "node_arg": np.array([row[3] for row in rows], np.int32),
