@@ -21,8 +21,21 @@ if TYPE_CHECKING:
 
 __all__ = ["comparison_figures", "draw_table"]
 
-_EMPHASIS = {"step_balanced": 2.6, "step": 2.6, "gigrpo": 2.2}
-_DASHED = {"step_no_sampling", "step_no_augmentation", "step_no_both", "t_grpo_many"}
+# The three that matter most in strong colors, relatives of STEP dashed.
+_COLORS = {
+    "step": style.BLUE,
+    "step_balanced": style.RED,
+    "gigrpo": style.GREEN,
+    "t_grpo": style.GREY,
+    "t_grpo_many": style.BLACK,
+    "gigpo": style.PINK,
+    "step_no_sampling": style.SKY,
+    "step_no_augmentation": style.ORANGE,
+    "step_no_both": "#8C6D31",
+}
+_PLAIN = {"fontsize": 9, "frameon": False}
+_WIDE = {"step_balanced", "step", "gigrpo"}
+_DASHED = {"step_no_sampling", "step_no_augmentation", "step_no_both"}
 _FIGURE_2 = ("gigrpo", "step", "step_balanced")
 
 
@@ -98,7 +111,7 @@ def _figure_1(
             x="trajectories collected",
             y="tasks (count)",
         )
-    _legend(figure, panels[0])
+    _legend(figure, panels[1])
     _headline(figure, plan, curves, "Figure 1")
     return style.save(figure, folder / "figure1.png")
 
@@ -146,7 +159,7 @@ def _against_updates(
         x="optimizer updates (log scale)",
         y="greedy success on training tasks (%)",
     )
-    axes.legend(fontsize=8.5)
+    _own_legend(axes)
     return style.save(figure, folder / "updates.png")
 
 
@@ -182,7 +195,7 @@ def _figure_2(
         x="round",
         y="share of successful trajectories (%),\nmean of 4 rounds",
     )
-    axes.legend()
+    _own_legend(axes)
     return style.save(figure, folder / "figure2.png")
 
 
@@ -216,7 +229,7 @@ def _figure_5(
             x="trajectories collected",
             y="tasks (count)",
         )
-        axes.legend()
+        _own_legend(axes)
     figure.suptitle(
         f"Figure 5 ({_where(plan)}): STEP's augmentation threshold", x=0.01, ha="left"
     )
@@ -283,10 +296,9 @@ def _plot_band(
 
 
 def _line(method: str) -> dict:
-    names = list(METHODS)
     return {
-        "color": style.CYCLE[names.index(method) % len(style.CYCLE)],
-        "linewidth": _EMPHASIS.get(method, 1.6),
+        "color": _COLORS[method],
+        "linewidth": 2.5 if method in _WIDE else 1.6,
         "linestyle": "--" if method in _DASHED else "-",
         "label": METHODS[method].title,
     }
@@ -294,7 +306,13 @@ def _line(method: str) -> dict:
 
 def _legend(figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=9)
+    if handles:
+        figure.legend(handles, labels, loc="outside right center", **_PLAIN)
+
+
+def _own_legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(**_PLAIN)
 
 
 def _headline(

@@ -1,5 +1,6 @@
 """The parent of a comparison's workers: hands out cells, replaces the fallen."""
 
+import contextlib
 import dataclasses
 import json
 import queue
@@ -137,12 +138,10 @@ class _Crew:
             if self._ask(process, number) in ("done", "failed"):
                 deaths = 0
                 continue
-            code = process.wait()
+            self._note_death(number, _dismiss(process), log)
             process, deaths = None, deaths + 1
-            self._note_death(number, code, log)
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
-            process.wait()
+        if process is not None:
+            _dismiss(process)
 
     def _start(self, worker: int, log: Path) -> subprocess.Popen[str]:
         with open(log, "a") as file:
@@ -194,3 +193,14 @@ class _Crew:
             title = self._cells[number].title
             self._failed[title] = f"its process ended early, code {code}; see {log}"
             self._say(f"failed: {title}: {self._failed[title]}")
+
+
+def _dismiss(process: subprocess.Popen[str]) -> int:
+    """Exit code of a worker that is told that there is nothing more to do."""
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+    code = process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+    return code

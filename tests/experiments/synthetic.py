@@ -82,6 +82,7 @@ def _round_metrics(rng, number: int, done: float, lift: float) -> dict[str, floa
     return {
         "train/success": float(np.clip(0.4 + lift * done + rng.normal(0, 0.04), 0, 1)),
         "train/valid": 1.0,
+        "train/above_60": round(32 * (0.3 + lift * done)),
         "sampling/cache_size": float(6 - 4 * done),
         "sampling/easy_success_share": 0.6 - 0.3 * done,
         "update/count": 4,
