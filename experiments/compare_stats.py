@@ -33,6 +33,7 @@ _AT_BUDGETS = {
     "unseen": "eval/unseen_success",
     "above_60": "eval/train_above_60",
     "unseen_above_60": "eval/unseen_above_60",
+    "record_60": "train/above_60",
 }
 
 
@@ -108,7 +109,8 @@ def cell_numbers(run: Run, budget: int) -> dict[str, float]:
 
     Returns:
       `train@1/4` and so on for greedy and `sampled` success on training tasks,
-      `unseen`, and tasks `above_60`; `train@0` for the start; areas under the curves
+      `unseen`, tasks `above_60` in evaluation and `record_60` by the success record;
+      `train@0` for the start, the record's after round 1; areas under the curves
       `auc` (sampled where it was measured, else greedy), `auc_train`, `auc_unseen`;
       `infeasible@1`; `updates` per round. What the run did not log is missing.
     """

@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "BLACK",
     "BLUE",
-    "CYCLE",
     "GREEN",
     "GREY",
     "ORANGE",
+    "PINK",
     "RED",
+    "SKY",
     "new_figure",
     "save",
     "tidy",
@@ -24,7 +26,6 @@ __all__ = [
 # Okabe and Ito's palette without its yellow, which is too light for lines on white.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, GREY, BLACK = "#CC79A7", "#56B4E9", "#7A7A7A", "#1F2328"
-CYCLE = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK, GREY, "#8C6D31")
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",

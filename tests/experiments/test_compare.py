@@ -330,6 +330,43 @@ def test_worker_leaves_when_stopped(tmp_path):
     assert said == ["stopped"]
 
 
+@pytest.mark.slow
+def test_cells_of_the_real_loop(tmp_path):
+    import functools
+    import io
+
+    from experiments.loop import train
+    from tests.experiments import lever_world
+
+    plan = make_plan(
+        tmp_path / "c", "--methods", "t_grpo,gigrpo,step_balanced", "--seeds", "2",
+        "--learning-rates", "0.05", "--rounds", "8", "--algo.tasks-per-round", "4",
+        "--algo.rows-per-update", "32",
+    )  # fmt: skip
+    check_folder(plan)
+    shared = functools.partial(
+        train,
+        backend=lever_world.LeverBackend(),
+        policy=lever_world.POLICY,
+        start_params=lever_world.start_params(),
+    )
+    numbers = "".join(f"{number}\n" for number in range(len(plan.cells)))
+    replies = io.StringIO()
+    serve(plan, io.StringIO(numbers), replies, shared)
+    events = [json.loads(line) for line in replies.getvalue().splitlines()]
+    assert [m for m in events if m["event"] == "failed"] == []
+    text = compare.write_results(plan).read_text()
+    assert text.startswith("Results of 6 of 6 cells.")
+    results = load_results(plan)
+    starts = {round(r.numbers["train@0"], 6) for r in results if r.cell.seed == 0}
+    assert len(starts) == 1  # one start for all methods
+    # Cells that come later find everything compiled.
+    last = results[-1].run
+    assert last.last("compile/count") == 0
+    updates = {r.cell.method: r.numbers["updates"] for r in results}
+    assert updates["t_grpo"] <= 1 < updates["gigrpo"]
+
+
 FAKE_WORKER = """
 import json, os, pathlib, sys
 root, cells = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
