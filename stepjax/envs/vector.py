@@ -3,7 +3,8 @@
 A browser with many frames, or a server that answers for many devices, is cheaper to
 drive as a whole than as separate environments. A slot is one of its environments.
 Slots are independent: what happens in one never shows in another. A fault is not: an
-exception or a missed deadline invalidates every episode running in the vector.
+exception or a missed deadline ends every episode running in the vector, and all start
+over. A `SlotError` says whose fault it was, so that the others lose no retry.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,19 @@ import numpy as np
 from stepjax.envs.actions import Action
 from stepjax.envs.base import Observation, StepResult, Task
 
-__all__ = ["VectorEnvironment"]
+__all__ = ["SlotError", "VectorEnvironment"]
+
+
+class SlotError(RuntimeError):
+    """A fault that the slots named are to blame for.
+
+    Attributes:
+      slots: The slots at fault.
+    """
+
+    def __init__(self, slots: Sequence[int], message: str):
+        super().__init__(message)
+        self.slots = tuple(slots)
 
 
 class VectorEnvironment(Protocol):

@@ -1,0 +1,229 @@
+"""Rollouts through a pool of host environments: pages, desktops, phones.
+
+The policy draws step l of trajectory m with `fold_in(fold_in(key, m), l)`. What a
+trajectory does therefore depends on its task, its seed and that key alone: not on
+which environment ran it, how long that took, or what it was batched with.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from stepjax.envs.actions import Action
+from stepjax.envs.base import Observation, Task
+from stepjax.envs.pool import (
+    Deadlines,
+    EnvironmentPool,
+    EpisodeResult,
+    MakeEnvironment,
+    Ready,
+)
+from stepjax.rollout.backend import Frame, TaskTable
+from stepjax.rollout.encode import PointerCodec
+from stepjax.rollout.frames import frame_of
+from stepjax.rollout.recorder import Codec, Recorder
+from stepjax.types import Trajectories
+
+__all__ = ["HostBackend"]
+
+SampleFn = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
+
+
+class HostBackend:
+    """A backend whose episodes run in a pool of environments.
+
+    Attributes:
+      name: What results are reported under.
+      tasks: The tasks it offers.
+      max_steps: Step limit of an episode.
+      pool: The environments.
+      results: What became of each episode of the latest `collect`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make_environment: MakeEnvironment,
+        tasks: TaskTable,
+        sample_fn: SampleFn,
+        *,
+        num_envs: int,
+        max_steps: int = 15,
+        codec: Codec | None = None,
+        buckets: Sequence[int] = (8, 16, 32, 64),
+        deadlines: Deadlines | None = None,
+        max_retries: int = 2,
+        report: Callable[[str], None] | None = None,
+        **pool_options: Any,
+    ):
+        """A backend; environments start with the first episodes.
+
+        Args:
+          name: What results are reported under.
+          make_environment: Makes the environment of a place in the pool, given its
+            index: an `Environment` or a `VectorEnvironment`.
+          tasks: The tasks it offers.
+          sample_fn: `sample_fn(params, prompt, keys [S], *, temperature)`, rows
+            independent, as in `PointerPolicy.sample`.
+          num_envs: Environments, or vector environments, in the pool.
+          max_steps: Step limit of an episode.
+          codec: Encoding the policy expects; None for the pointer policy's.
+          buckets: Batch sizes the policy is compiled for, ascending.
+          deadlines: Seconds that calls of the environments may take.
+          max_retries: Times an episode is started over after a fault.
+          report: Takes lines about faults and about what is waited for.
+          **pool_options: Further options of `EnvironmentPool`.
+
+        Raises:
+          ValueError: If a number is out of range.
+        """
+        if max_steps < 1:
+            raise ValueError(f"max_steps must be >= 1, got {max_steps}.")
+        if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] < 1:
+            raise ValueError(
+                f"buckets must be ascending whole numbers >= 1, got {buckets}."
+            )
+        self.name = name
+        self.tasks = tasks
+        self.max_steps = max_steps
+        self.results: list[EpisodeResult] = []
+        self._codec: Codec = codec or PointerCodec()
+        self._buckets = tuple(buckets)
+        self._sample_fn = sample_fn
+        self.pool = EnvironmentPool(
+            make_environment,
+            num_envs=num_envs,
+            deadlines=deadlines,
+            max_retries=max_retries,
+            batch_size=self._buckets[-1],
+            report=report,
+            **pool_options,
+        )
+
+    def collect(
+        self,
+        params: Any,
+        task_ids: np.ndarray,
+        seeds: np.ndarray,
+        key: jax.Array,
+        *,
+        temperature: float,
+    ) -> Trajectories:
+        """One trajectory per entry of `task_ids`; see `Backend.collect`.
+
+        Returns:
+          Trajectories [M, L, ...] with numpy leaves. Where an environment failed for
+          good, `valid` is False and no step is marked.
+
+        Raises:
+          ValueError: If a task id is outside the table, or lengths differ.
+          RuntimeError: If nothing but faults comes from the environments.
+        """
+        task_ids, seeds = np.asarray(task_ids, np.int32), np.asarray(seeds, np.uint32)
+        self._check_ids(task_ids, seeds)
+        heat = np.float32(temperature)
+        recorder = Recorder(len(task_ids), self.max_steps, self._codec)
+
+        def act(ready: list[Ready]) -> list[Action]:
+            actions = []
+            for at in range(0, len(ready), self._buckets[-1]):
+                part = ready[at : at + self._buckets[-1]]
+                prompt, rows, steps = recorder.prompts(part, self._bucket(len(part)))
+                drawn = _draw(self._sample_fn, params, prompt, key, rows, steps, heat)
+                actions += recorder.actions(part, *map(np.asarray, drawn))
+            return actions
+
+        episodes = [
+            (self._task(int(task_id), int(seed)), int(seed))
+            for task_id, seed in zip(task_ids, seeds, strict=True)
+        ]
+        self.results = self.pool.run(episodes, act, max_steps=self.max_steps)
+        return recorder.trajectories(task_ids, self.results)
+
+    def replay(self, task_id: int, seed: int, action_tokens: np.ndarray) -> list[Frame]:
+        """Pictures of an episode that takes `action_tokens` [L, A], and of its end.
+
+        Raises:
+          ValueError: If the task id is outside the table, or there is no action.
+          RuntimeError: If the environment fails, retries included.
+        """
+        tokens = np.asarray(action_tokens, np.int32)
+        if tokens.ndim != 2 or not len(tokens):
+            raise ValueError(
+                f"action_tokens must have shape [L, A] with L >= 1, got {tokens.shape}."
+            )
+        self._check_ids(np.asarray([task_id]), np.asarray([seed]))
+        seen: list[tuple[Observation, Action | None]] = []
+
+        def act(ready: list[Ready]) -> list[Action]:
+            step, observation = ready[0].step, ready[0].observation
+            _, context = self._codec.encode(observation, ())
+            action = self._codec.decode(tokens[step], observation, context)
+            seen[step:] = [(observation, action)]
+            return [action]
+
+        (result,) = self.pool.run(
+            [(self._task(task_id, seed), seed)],
+            act,
+            max_steps=len(tokens),
+            pictures=True,
+        )
+        if not result.status.valid:
+            raise RuntimeError(f"replay of task {task_id} failed: {result.error}")
+        if result.final is not None:
+            seen.append((result.final, None))
+        return [frame_of(observation, action) for observation, action in seen]
+
+    def metrics(self) -> dict[str, float]:
+        """Totals since the start: episodes by status, faults, replacements, batches."""
+        return self.pool.counts.metrics()
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.pool.close()
+
+    def _bucket(self, count: int) -> int:
+        return next(size for size in self._buckets if size >= count)
+
+    def _task(self, task_id: int, seed: int) -> Task:
+        return Task(
+            task_id=task_id,
+            name=self.tasks.names[task_id],
+            instruction=self.tasks.instruction(task_id, seed),
+            domain=self.tasks.domains[task_id],
+            infeasible=bool(self.tasks.infeasible[task_id]),
+        )
+
+    def _check_ids(self, task_ids: np.ndarray, seeds: np.ndarray) -> None:
+        if task_ids.ndim != 1 or task_ids.shape != seeds.shape:
+            raise ValueError(
+                "task_ids and seeds must have the same shape [M], got "
+                f"{task_ids.shape} and {seeds.shape}."
+            )
+        num_tasks = len(self.tasks.names)
+        for index in np.flatnonzero((task_ids < 0) | (task_ids >= num_tasks)):
+            raise ValueError(
+                f"task_ids[{index}] = {task_ids[index]} is outside [0, {num_tasks})."
+            )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _draw(
+    sample_fn: SampleFn,
+    params: Any,
+    prompt: Any,
+    key: jax.Array,
+    rows: jax.Array,
+    steps: jax.Array,
+    temperature: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`sample_fn` with each row's key; compiled once per bucket."""
+
+    def key_of(row: jax.Array, step: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(key, row), step)
+
+    keys = jax.vmap(key_of)(rows, steps)
+    return sample_fn(params, prompt, keys, temperature=temperature)
