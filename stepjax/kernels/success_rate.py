@@ -97,7 +97,7 @@ def update_success_rate(
     check_bool(where, valid=valid)
     check_range(where, 1, float("inf"), group_size=group_size)
     task_ids, valid = jnp.asarray(task_ids), jnp.asarray(valid)
-    solved = valid & (jnp.asarray(success) > 0)
+    solved = valid & (jnp.asarray(success).astype(jnp.float32) > 0)
     # Integer counts: the same on any number of devices, whatever the order of the sum.
     counts = jax.ops.segment_sum(
         jnp.stack([valid, solved], axis=1).astype(jnp.int32),

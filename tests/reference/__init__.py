@@ -1,0 +1,1 @@
+"""Slow NumPy twins of the kernels: loops, float64, one line per formula."""
