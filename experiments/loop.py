@@ -243,12 +243,11 @@ class _Run:
         updated = time.perf_counter()
 
         # Log, evaluate.
-        metrics |= augmented | learned
         evaluation = self._evaluate(state) if self._due(number) else {}
         ended = time.perf_counter()
-        metrics |= evaluation | {
-            "round": number,
-            "trajectories": number * algo.trajectories_per_round,
+        head = {"round": number, "trajectories": self._collected(number)}
+        metrics = head | evaluation | metrics | augmented | learned
+        metrics |= {
             "compile/count": self.compiled.count,
             "time/collect": collected - began,
             "time/update": updated - collected,
@@ -261,6 +260,10 @@ class _Run:
         self.folder.log_metrics(metrics)
         self.observer.round_finished(metrics)
         return state
+
+    def _collected(self, number: int) -> int:
+        """Trajectories collected for training up to a round."""
+        return number * self.config.algo.trajectories_per_round
 
     def _most_rows(self) -> int:
         """Rows of a round in which every step of every trajectory is kept."""
@@ -291,7 +294,7 @@ class _Run:
         )
         metrics = {
             "round": number,
-            "trajectories": number * self.config.algo.trajectories_per_round,
+            "trajectories": self._collected(number),
             **found.metrics,
         }
         self.folder.log_tasks({"round": number, "eval": _per_task(found)})
@@ -332,7 +335,7 @@ class _Run:
             run_dir=self.folder.path,
             status="finished" if number == self.config.rounds else "stopped",
             round=number,
-            trajectories=number * self.config.algo.trajectories_per_round,
+            trajectories=self._collected(number),
             updates=int(state.step),
             params_digest=params_digest(state.params),
             evaluation=line,
