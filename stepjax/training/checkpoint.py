@@ -189,7 +189,7 @@ def _read(
     meta = manager.restore(
         step,
         args=ocp.args.Composite(meta=ocp.args.JsonRestore()),  # pyright: ignore
-    ).meta
+    )["meta"]
     metadata, leaves = meta["metadata"], meta["leaves"]
     _compare(step, leaves, _describe(target, None))
     state = manager.restore(
@@ -197,7 +197,7 @@ def _read(
         args=ocp.args.Composite(
             state=ocp.args.StandardRestore(target)  # pyright: ignore
         ),
-    ).state
+    )["state"]
     for name, leaf in _describe(state, _checksums(state)).items():
         if leaf != leaves[name]:
             raise OSError(f"the data of {name} is damaged (checksum)")
