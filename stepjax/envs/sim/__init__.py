@@ -27,7 +27,9 @@ from stepjax.envs.sim.dynamics import (
     success,
     take_task,
 )
+from stepjax.envs.sim.environment import SimEnvironment, sim_task
 from stepjax.envs.sim.oracle import demonstrate, init_belief, oracle, true_belief
+from stepjax.envs.sim.render import SimFrame, render, replay_frames
 from stepjax.envs.sim.screens import layout_boxes, observe
 from stepjax.envs.sim.state import Belief, SimPool, SimState, SimTask
 from stepjax.envs.sim.tasks import (
@@ -37,10 +39,13 @@ from stepjax.envs.sim.tasks import (
     stack_tasks,
     task_table,
 )
+from stepjax.envs.sim.widgets import list_widgets
 from stepjax.envs.sim.world import build_world
 
 __all__ = [
     "Belief",
+    "SimEnvironment",
+    "SimFrame",
     "SimPool",
     "SimState",
     "SimTask",
@@ -48,11 +53,15 @@ __all__ = [
     "demonstrate",
     "ended",
     "init_belief",
+    "list_widgets",
     "load_world",
     "observe",
     "oracle",
     "practice_tasks",
+    "render",
+    "replay_frames",
     "reset",
+    "sim_task",
     "state_hash",
     "step",
     "success",
@@ -61,10 +70,10 @@ __all__ = [
     "true_belief",
 ]
 
-SLIP_PROB = 0.04
+SLIP_PROB = 0.06
 """Chance that a click lands on another widget."""
 
-POPUP_PROB = 0.03
+POPUP_PROB = 0.04
 """Chance that a pop-up appears after an action."""
 
 WANDER_PROB = 0.04

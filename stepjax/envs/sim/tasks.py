@@ -43,6 +43,7 @@ _GOAL_SHARES = (0.14, 0.26, 0.27, 0.18, 0.1, 0.05)  # tasks with 1, 2, .. 6 goal
 _OPEN_SHARE = 0.6  # of tasks that start with their first application open
 _SHARED_ALIAS_SHARE = 0.5  # of goals of unseen tasks whose name occurs in training
 _MAX_ACTIONS = 13  # a faultless run leaves two of fifteen actions for mishaps
+_TRIES = 20
 _SEED = 369
 
 _TEMPLATES = {
@@ -192,13 +193,16 @@ class _Drafter:
           names: Aliases to draw from, for each application; all by default.
         """
         names = names or self.names
-        count = 1 + self.weighted(_GOAL_SHARES)
-        if infeasible:
-            count = min(count, 3)
         while True:
-            draft = self._compose(domain, count, infeasible, names)
-            if draft is not None and num_actions(self.world, draft) <= _MAX_ACTIONS:
-                return draft
+            count = 1 + self.weighted(_GOAL_SHARES)
+            if infeasible:
+                count = min(count, 3)
+            # Several tries for one count, or long tasks would be rare; not for ever,
+            # or a count beyond what `names` offers would never end.
+            for _ in range(_TRIES):
+                draft = self._compose(domain, count, infeasible, names)
+                if draft is not None and num_actions(self.world, draft) <= _MAX_ACTIONS:
+                    return draft
 
     def _compose(
         self, domain: int, count: int, infeasible: bool, names: list[list[int]]
@@ -323,7 +327,8 @@ def _names_for_unseen(drafter: _Drafter, used: set[int]) -> list[list[int]]:
     """Aliases to draw from: those of training, or the new ones, by chance."""
     shared = drafter.rng.random() < _SHARED_ALIAS_SHARE
     return [
-        [index for index in own if (index in used) == shared] for own in drafter.names
+        [index for index in own if (index in used) == shared] or own
+        for own in drafter.names
     ]
 
 

@@ -211,7 +211,9 @@ def _read_item(
 
 def _name_items(rng: np.random.Generator, items: list[Item]) -> list[Alias]:
     """Aliases of all settings, then names of things that do not exist."""
-    taken = {word_id(word) for word in vocabulary.TEXT_WORDS}
+    values = [word for words in vocabulary.OPTION_SETS.values() for word in words]
+    values += [*vocabulary.TEXT_WORDS, *(str(n) for n in range(16))]
+    taken = {word_id(word) for word in values}
     aliases = []
     for index, item in enumerate(items):
         if item.kind == ItemKind.TRAP:
