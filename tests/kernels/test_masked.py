@@ -81,10 +81,10 @@ def test_center_gradient_is_that_of_the_formula():
 @pytest.mark.parametrize("value", [0.9, 0.35, 1e-7, 1e7])
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 12, 64])
 def test_degenerate_inputs(value, count):
-    x, mask = jnp.full(count, value, jnp.float32), jnp.ones(count, bool)
+    x, mask = jnp.full(64, value, jnp.float32), jnp.arange(64) < count
     assert not np.any(masked.masked_center(x, mask))
     assert masked.masked_std(x, mask) == 0
-    nobody = jnp.zeros(count, bool)
+    nobody = jnp.zeros(64, bool)
     for fn in REDUCTIONS:
         assert not np.any(fn(x, nobody))
 

@@ -71,7 +71,9 @@ def test_ragged_equals_groups_in_a_rectangle():
 @pytest.mark.parametrize("fn", [by_state, by_state_std], ids=["centered", "scaled"])
 def test_jit_and_vmap_agree(fn):
     data = [random_trajectories(seed) for seed in range(3)]
-    stacked = [jnp.stack([jnp.asarray(x) for x in xs]) for xs in zip(*data, strict=True)]
+    stacked = [
+        jnp.stack([jnp.asarray(x) for x in xs]) for xs in zip(*data, strict=True)
+    ]
     close(jax.vmap(fn)(*stacked), np.stack([fn(*d) for d in data]), 1e-6)
 
 
