@@ -2,7 +2,11 @@
 
 from typing import Any
 
-__all__ = ["ICON_COLORS", "draw_content", "draw_icon"]
+__all__ = [
+    "ICON_COLORS",
+    "draw_content",
+    "draw_icon",
+]
 
 ICON_COLORS = (
     (66, 133, 244),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from stepjax.envs.actions import ActionKind
+from stepjax.envs.sim.items import ItemKind, NodeGroup, NodeKind
 from stepjax.envs.sim.screens import (
     Screen,
     labelled,
@@ -24,9 +25,15 @@ from stepjax.envs.sim.state import (
     SimState,
     SimTask,
 )
-from stepjax.envs.sim.world import ItemKind, NodeGroup, NodeKind
 
-__all__ = ["ended", "reset", "state_hash", "step", "success", "take_task"]
+__all__ = [
+    "ended",
+    "reset",
+    "state_hash",
+    "step",
+    "success",
+    "take_task",
+]
 
 _DONE, _FAIL, _LIMIT = 1, 2, 3
 

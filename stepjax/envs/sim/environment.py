@@ -22,7 +22,11 @@ from stepjax.envs.sim.tasks import task_table
 from stepjax.envs.sim.widgets import list_widgets
 from stepjax.envs.words import word_id
 
-__all__ = ["SimEnvironment", "action_tokens", "sim_task"]
+__all__ = [
+    "SimEnvironment",
+    "action_tokens",
+    "sim_task",
+]
 
 _LIMIT = 3
 _KEYS = {

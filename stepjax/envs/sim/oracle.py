@@ -4,11 +4,16 @@ import jax
 import jax.numpy as jnp
 
 from stepjax.envs.actions import ActionKind
+from stepjax.envs.sim.items import ItemKind, NodeGroup
 from stepjax.envs.sim.screens import Screen, read_screen, take
 from stepjax.envs.sim.state import MAX_GOALS, Belief, SimPool, SimState, SimTask
-from stepjax.envs.sim.world import ItemKind, NodeGroup
 
-__all__ = ["demonstrate", "init_belief", "oracle", "true_belief"]
+__all__ = [
+    "demonstrate",
+    "init_belief",
+    "oracle",
+    "true_belief",
+]
 
 
 def true_belief(pool: SimPool, task: SimTask) -> Belief:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stepjax.envs.sim.items import ItemKind, NodeGroup, NodeKind
 from stepjax.envs.sim.state import (
     MENU_SLOTS,
     PAGE_ROWS,
@@ -14,7 +15,6 @@ from stepjax.envs.sim.state import (
     SimPool,
     SimState,
 )
-from stepjax.envs.sim.world import ItemKind, NodeGroup, NodeKind
 from stepjax.types import ScreenPrompt
 
 __all__ = [

@@ -10,6 +10,7 @@ import dataclasses
 import jax
 
 __all__ = [
+    "Belief",
     "HISTORY",
     "INSTRUCTION_WORDS",
     "MAX_GOALS",
@@ -17,12 +18,11 @@ __all__ = [
     "MENU_PAGES",
     "MENU_SLOTS",
     "PAGE_ROWS",
-    "WIDGETS",
-    "WIDGET_WORDS",
-    "Belief",
     "SimPool",
     "SimState",
     "SimTask",
+    "WIDGETS",
+    "WIDGET_WORDS",
 ]
 
 WIDGETS = 16
@@ -76,15 +76,15 @@ class SimPool:
     """The applications and the 369 tasks, passed to every function as an argument.
 
     Attributes:
-      first_node: [15] int32. First node of each `stepjax.envs.sim.world.NodeGroup`.
+      first_node: [15] int32. First node of each `stepjax.envs.sim.items.NodeGroup`.
       node_words: [N, K] int32. Label of each node; node 0 is padding.
       node_role: [N] int32. A `stepjax.envs.words.ROLES` index.
-      node_kind: [N] int32. A `stepjax.envs.sim.world.NodeKind`.
+      node_kind: [N] int32. A `stepjax.envs.sim.items.NodeKind`.
       node_arg: [N] int32. Which application, menu, item or option it is.
       app_menus: [A, 6] int32. Menus of an application; -1 for none.
       menu_items: [M, P, R] int32. Items on each page of a menu; -1 for none.
       menu_pages: [M] int32. Pages of a menu, 1 or 2.
-      item_kind: [E] int32. A `stepjax.envs.sim.world.ItemKind`.
+      item_kind: [E] int32. A `stepjax.envs.sim.items.ItemKind`.
       item_app: [E] int32. Application an item belongs to.
       item_menu: [E] int32. Menu it stands in.
       item_page: [E] int32. Page of that menu.

@@ -7,30 +7,30 @@ import numpy as np
 
 from stepjax.envs.base import Widget
 from stepjax.envs.sim import vocabulary
+from stepjax.envs.sim.items import ItemKind, NodeKind
 from stepjax.envs.sim.screens import Screen, observe, read_screen
 from stepjax.envs.sim.state import WIDGET_WORDS, SimPool, SimState
-from stepjax.envs.sim.tasks import TaskDraft, draft_tasks, write_instruction
-from stepjax.envs.sim.world import ItemKind, NodeKind, build_world
+from stepjax.envs.sim.tasks import task_table
+from stepjax.envs.sim.world import build_world
 from stepjax.envs.words import ROLES, split_words, word_id
 from stepjax.types import ScreenPrompt
 
-__all__ = ["list_widgets", "spell"]
+__all__ = [
+    "list_widgets",
+    "spell",
+]
 
 
 @functools.lru_cache(maxsize=1)
 def _spelling() -> dict[int, str]:
     """Every word that can be typed or shown as a value, by its id."""
     world = build_world()
-    words = [word for draft in draft_tasks()[0] for word in _words(draft)]
+    words = [word for text in task_table().instructions for word in split_words(text)]
     words += [word for alias in world.aliases for word in split_words(alias.phrase)]
     # Where two words share an id, the later one, seen more often as a value, is shown.
     words += [word for names in vocabulary.OPTION_SETS.values() for word in names]
     words += [*vocabulary.TEXT_WORDS, *(str(n) for n in range(16))]
     return {word_id(word): word for word in words}
-
-
-def _words(draft: TaskDraft) -> list[str]:
-    return split_words(write_instruction(build_world(), draft))
 
 
 def spell(number: int) -> str:

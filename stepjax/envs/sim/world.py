@@ -5,126 +5,22 @@ and for drawing; `stepjax.envs.sim.load_world` puts the numbers on the device.
 """
 
 import dataclasses
-import enum
 import functools
-from collections.abc import Sequence
 
 import numpy as np
 
 from stepjax.envs.sim import vocabulary
+from stepjax.envs.sim.aliases import Alias, name_items
+from stepjax.envs.sim.items import Item, ItemKind, NodeGroup, NodeKind, read_menus
 from stepjax.envs.sim.state import MENU_PAGES, MENU_SLOTS, PAGE_ROWS, WIDGET_WORDS
 from stepjax.envs.words import role_id, word_id
 
 __all__ = [
-    "Alias",
-    "Item",
-    "ItemKind",
-    "NodeGroup",
-    "NodeKind",
     "World",
     "build_world",
 ]
 
 _SEED = 20251123
-_LABEL_SHARE = 0.15  # of settings that the instruction may call by their label
-_SECOND_ALIAS_SHARE = 0.5  # of settings that go by two names
-_MISSING_PER_APP = 4
-_TRAP_CONFUSION_SHARE = 0.25  # of aliases of switches that get mistaken for a trap
-_ERROR_SHARES = (0.44, 0.28, 0.28)  # well known, shaky, unknown
-_ERROR_RANGES = ((0.005, 0.1), (0.2, 0.65), (0.8, 0.97))
-
-
-class NodeKind(enum.IntEnum):
-    """What a click on a node does."""
-
-    INERT = 0
-    APP = 1
-    MENU = 2
-    ITEM = 3
-    OPTION = 4
-    FIELD = 5
-    OK = 6
-    CANCEL = 7
-    DESKTOP = 8
-    MORE = 9
-    LATER = 10
-    RESTART = 11
-    STATUS = 12
-
-
-class NodeGroup(enum.IntEnum):
-    """Runs of nodes of one sort; index into `SimPool.first_node`."""
-
-    STATUS = 0
-    DESKTOP = 1
-    MORE = 2
-    OK = 3
-    CANCEL = 4
-    FIELD = 5
-    POPUP = 6
-    LATER = 7
-    RESTART = 8
-    APP = 9
-    TITLE = 10
-    MENU = 11
-    ITEM = 12
-    DIALOG = 13
-    OPTION = 14
-
-
-class ItemKind(enum.IntEnum):
-    """What an item of a menu is."""
-
-    SWITCH = 0
-    CHOICE = 1
-    TEXT = 2
-    TRAP = 3
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Item:
-    """One line of a menu.
-
-    Attributes:
-      label: What the screen calls it.
-      kind: What it is.
-      app: Index of its application.
-      menu: Index of its menu among all menus.
-      page: Page of the menu it stands on.
-      default: Its value at the start: 0 or 1 of a switch, 0 to 3 of a choice, else 0.
-      options: Name of its option set, "" if it is no choice.
-    """
-
-    label: str
-    kind: ItemKind
-    app: int
-    menu: int
-    page: int
-    default: int
-    options: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Alias:
-    """A name that instructions use for an item, or for something that does not exist.
-
-    Attributes:
-      phrase: As it stands in the instruction, with quotes unless it is the label.
-      app: Index of the application.
-      kind: Kind of the item, or what the missing thing is spoken of as.
-      item: Index of the item, -1 if missing.
-      options: Option set of a choice.
-      error: How often a demonstrator takes it for something else.
-      confusion: The three items it takes it for.
-    """
-
-    phrase: str
-    app: int
-    kind: ItemKind
-    item: int
-    options: str
-    error: float
-    confusion: tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,8 +46,8 @@ class World:
 def build_world() -> World:
     """The world, always the same one."""
     rng = np.random.default_rng(_SEED)
-    menus, items = _read_menus(rng)
-    aliases = _name_items(rng, items)
+    menus, items = read_menus(rng)
+    aliases = name_items(rng, items)
     labels, tables = _node_tables(menus, items)
     tables |= _menu_tables(menus, items, int(tables["first_node"][NodeGroup.OPTION]))
     tables |= {
@@ -167,134 +63,6 @@ def build_world() -> World:
         node_labels=tuple(labels),
         tables=tables,
     )
-
-
-def _read_menus(
-    rng: np.random.Generator,
-) -> tuple[list[tuple[int, str]], list[Item]]:
-    """Menus and items of `vocabulary.MENUS`, in its order."""
-    menus, items = [], []
-    for app, (domain, _) in enumerate(vocabulary.APPS):
-        for menu_label, line in vocabulary.MENUS[domain].items():
-            for row, entry in enumerate(line.split(";")):
-                items.append(_read_item(rng, entry.strip(), app, len(menus), row))
-            menus.append((app, menu_label))
-    return menus, items
-
-
-def _read_item(
-    rng: np.random.Generator, entry: str, app: int, menu: int, row: int
-) -> Item:
-    """One entry of a menu line."""
-    label, _, options = entry.strip("+!").partition("=")
-    if entry.endswith("!"):
-        kind, default = ItemKind.TRAP, 0
-    elif options == "text":
-        kind, default, options = ItemKind.TEXT, 0, ""
-    elif options:
-        kind, default = ItemKind.CHOICE, int(rng.integers(4))
-    else:
-        kind, default = (
-            ItemKind.SWITCH,
-            int(entry.startswith("+") or rng.random() < 0.3),
-        )
-    return Item(
-        label=label,
-        kind=kind,
-        app=app,
-        menu=menu,
-        page=row // PAGE_ROWS,
-        default=default,
-        options=options,
-    )
-
-
-def _name_items(rng: np.random.Generator, items: list[Item]) -> list[Alias]:
-    """Aliases of all settings, then names of things that do not exist."""
-    values = [word for words in vocabulary.OPTION_SETS.values() for word in words]
-    values += [*vocabulary.TEXT_WORDS, *(str(n) for n in range(16))]
-    taken = {word_id(word) for word in values}
-    aliases = []
-    for index, item in enumerate(items):
-        if item.kind == ItemKind.TRAP:
-            continue
-        plain = rng.random() < _LABEL_SHARE
-        second = rng.random() < _SECOND_ALIAS_SHARE
-        for turn in range(2 if second else 1):
-            by_label = plain and turn == 0
-            nouns = vocabulary.NOUNS[vocabulary.APPS[item.app][0]].split()
-            phrase = item.label.lower() if by_label else _nickname(rng, nouns, taken)
-            group = 0 if by_label else int(rng.choice(3, p=_ERROR_SHARES))
-            aliases.append(
-                Alias(
-                    phrase=phrase,
-                    app=item.app,
-                    kind=item.kind,
-                    item=index,
-                    options=item.options,
-                    error=float(rng.uniform(*_ERROR_RANGES[group])),
-                    confusion=_confusion(rng, items, item, index),
-                )
-            )
-    for app in range(len(vocabulary.APPS)):
-        own = [i for i, it in enumerate(items) if it.app == app]
-        for number in range(_MISSING_PER_APP):
-            kind = ItemKind.CHOICE if number == 0 else ItemKind.SWITCH
-            like = int(rng.choice([i for i in own if items[i].kind == kind]))
-            group = int(rng.choice(3, p=_ERROR_SHARES))
-            aliases.append(
-                Alias(
-                    phrase=_nickname(rng, vocabulary.MISSING_NOUNS, taken),
-                    app=app,
-                    kind=kind,
-                    item=-1,
-                    options=items[like].options,
-                    error=float(rng.uniform(*_ERROR_RANGES[group])),
-                    confusion=_confusion(rng, items, items[like], -1),
-                )
-            )
-    return aliases
-
-
-def _nickname(rng: np.random.Generator, nouns: Sequence[str], taken: set[int]) -> str:
-    """A quoted adjective and noun whose hashed id is new; adds it to `taken`."""
-    while True:
-        adjective = vocabulary.ADJECTIVES[int(rng.integers(len(vocabulary.ADJECTIVES)))]
-        phrase = f"{adjective} {nouns[int(rng.integers(len(nouns)))]}"
-        if word_id(phrase) not in taken:
-            taken.add(word_id(phrase))
-            return f'"{phrase}"'
-
-
-def _confusion(
-    rng: np.random.Generator, items: list[Item], item: Item, index: int
-) -> tuple[int, int, int]:
-    """Three items to mistake `item` for: two look-alikes, one elsewhere or a trap."""
-
-    def likeness(other: int) -> float:
-        shared = set(item.label.split()) & set(items[other].label.split())
-        near = items[other].menu == item.menu
-        return 2.0 * bool(shared) + 1.0 * near + rng.random()
-
-    alike = [
-        i
-        for i, other in enumerate(items)
-        if i != index
-        and other.app == item.app
-        and other.kind == item.kind
-        and other.options == item.options
-    ]
-    ranked = sorted(alike, key=likeness, reverse=True)
-    far = [i for i in ranked if items[i].menu != item.menu] or ranked
-    third = far[rng.integers(len(far))]
-    if item.kind == ItemKind.SWITCH and rng.random() < _TRAP_CONFUSION_SHARE:
-        traps = [
-            i
-            for i, other in enumerate(items)
-            if other.app == item.app and other.kind == ItemKind.TRAP
-        ]
-        third = traps[rng.integers(len(traps))]
-    return ranked[0], ranked[min(1, len(ranked) - 1)], third
 
 
 def _node_tables(
