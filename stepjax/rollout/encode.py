@@ -28,11 +28,18 @@ __all__ = [
 ]
 
 _NUM_POLICY_KINDS = ActionKind.FAIL + 1
+_MAX_INSTRUCTION_CHARS = 4096
 _MAX_LABEL_CHARS = 256
 
 
 class PastAction(NamedTuple):
-    """What is remembered of an action: its kind, what it was aimed at, text typed."""
+    """What is remembered of an action.
+
+    Attributes:
+      kind: Its `ActionKind`.
+      label: Label of what it was aimed at, "" if nothing.
+      text: Text it typed, "" if none.
+    """
 
     kind: int
     label: str = ""
@@ -83,7 +90,7 @@ def encode_observation(
     Returns:
       The prompt, the raw words, and how much was dropped.
     """
-    raw, ids, clause = _instruction(observation.instruction)
+    raw, ids, clause = _instruction(observation.instruction[:_MAX_INSTRUCTION_CHARS])
     phrases = frozenset(ids)
     words = np.zeros(num_words, np.int32)
     words[: len(ids)] = ids[:num_words]
@@ -91,24 +98,28 @@ def encode_observation(
     clause_of[: len(ids)] = clause[:num_words]
 
     widgets = observation.widgets or ()
+    shown = widgets[:num_widgets]
     widget_words = np.zeros((num_widgets, words_per_widget), np.int32)
     role = np.zeros(num_widgets, np.int32)
     state = np.zeros(num_widgets, np.int32)
     box = np.zeros((num_widgets, 4), np.float32)
-    for row, widget in enumerate(widgets[:num_widgets]):
-        widget_words[row] = _pair_ids(
-            widget.label, widget.value, phrases, words_per_widget
-        )
-        role[row] = role_id(widget.role)
-        state[row] = widget.on + 2 * widget.focused + 4 * widget.disabled
-        box[row] = widget.box
+    if shown:
+        count, slots = len(shown), words_per_widget
+        widget_words[:count] = [
+            _pair_ids(_cut(one.label), _cut(one.value), phrases, slots) for one in shown
+        ]
+        role[:count] = [role_id(one.role) for one in shown]
+        state[:count] = [one.on + 2 * one.focused + 4 * one.disabled for one in shown]
+        box[:count] = [one.box for one in shown]
 
     kinds = np.full(num_history, -1, np.int32)
     history_words = np.zeros((num_history, words_per_widget), np.int32)
     latest = reversed(history[-num_history:] if num_history else ())
     for row, past in enumerate(latest):
         kinds[row] = past.kind
-        history_words[row] = _pair_ids(past.label, past.text, phrases, words_per_widget)
+        history_words[row] = _pair_ids(
+            _cut(past.label), _cut(past.text), phrases, words_per_widget
+        )
 
     leaves: dict[str, Any] = {
         "words": words,
@@ -156,23 +167,24 @@ def _word_ids(text: str) -> tuple[int, ...]:
     return tuple(word_id(word) for word in split_words(text) if _is_word(word))
 
 
+def _cut(text: str) -> str:
+    return text[:_MAX_LABEL_CHARS]
+
+
 def _ids(text: str, phrases: frozenset[int]) -> tuple[int, ...]:
-    text = text[:_MAX_LABEL_CHARS]
     whole = word_id(text)
     return (whole,) if whole in phrases else _word_ids(text)
 
 
+@functools.lru_cache(maxsize=65536)
 def _pair_ids(
     label: str, value: str, phrases: frozenset[int], num_slots: int
-) -> np.ndarray:
-    """[K] int32: ids of a label, then of a value that begins in the second half."""
-    ids = np.zeros(num_slots, np.int32)
+) -> tuple[int, ...]:
+    """[K] ids of a label, then of a value that begins in the second half."""
     first, second = _ids(label, phrases), _ids(value, phrases)
     half = (num_slots + 1) // 2 if second else num_slots
-    ids[: len(first[:half])] = first[:half]
-    tail = second[: num_slots - half]
-    ids[half : half + len(tail)] = tail
-    return ids
+    ids = [*first[:half], *(0,) * (half - len(first)), *second]
+    return tuple(ids[:num_slots] + [0] * (num_slots - len(ids)))
 
 
 def decode_tokens(

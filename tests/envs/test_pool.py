@@ -178,6 +178,15 @@ def test_environments_that_cannot_start_stop_the_run():
     wait_for_threads()
 
 
+def test_what_is_missing_is_said_at_once():
+    def make(index):
+        raise FileNotFoundError("no browser found; install one with ...")
+
+    with make_pool(make) as pool, pytest.raises(FileNotFoundError, match="install"):
+        pool.run(EPISODES, act, max_steps=6)
+    wait_for_threads()
+
+
 def test_a_slow_environment_blocks_no_other():
     finished, first = threading.Semaphore(0), threading.Lock()
     others = len(EPISODES) - 1

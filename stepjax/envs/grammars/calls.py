@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-__all__ = ["MAX_VALUE_CHARS", "Call", "GrammarError", "format_call", "scan_call"]
+__all__ = ["Call", "GrammarError", "MAX_VALUE_CHARS", "format_call", "scan_call"]
 
 MAX_VALUE_CHARS = 4096
 """Longest argument accepted, after its escapes are resolved."""

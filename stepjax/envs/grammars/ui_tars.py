@@ -39,7 +39,10 @@ _BARE = {
     "press_back": ActionKind.BACK,
 }
 _SCROLLS = {"down": ActionKind.SCROLL_DOWN, "up": ActionKind.SCROLL_UP}
-_SINGLE_KEYS: dict[tuple[str, ...], ActionKind] = {("enter",): ActionKind.ENTER, ("escape",): ActionKind.ESCAPE}
+_SINGLE_KEYS: dict[tuple[str, ...], ActionKind] = {
+    ("enter",): ActionKind.ENTER,
+    ("escape",): ActionKind.ESCAPE,
+}
 
 
 def parse_ui_tars(text: str, *, width: int = 1000, height: int = 1000) -> Action:

@@ -16,6 +16,7 @@ __all__ = ["Crew", "Fault", "Outcome"]
 
 _MAX_BACKOFF = 30.0
 _MAX_TEXT = 200
+_SETUP_ERRORS = (ImportError, FileNotFoundError, TypeError, ValueError)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,7 @@ class Crew:
         self._counts = counts
         self._backoff = backoff_seconds
         self._report = report
+        self._proven = False  # Whether an environment could ever be made.
 
     def create(self, count: int) -> None:
         """Start making up to `count` environments, where there is none."""
@@ -114,6 +116,13 @@ class Crew:
 
         Args:
           until: Time at which to return even if there is none.
+
+        Returns:
+          Those that concern episodes; environments are made and closed on the way.
+
+        Raises:
+          ImportError, FileNotFoundError, TypeError, ValueError: As raised by the first
+            attempt to make an environment.
         """
         outcomes = []
         try:
@@ -168,6 +177,7 @@ class Crew:
             return self._fault(worker, job, TimeoutError(_late(deadline)))
         if job.phase is Phase.CREATE:
             worker.created(done.value)
+            self._proven = True
         elif job.phase is Phase.CLOSE:
             worker.abandon()
         elif job.episodes:
@@ -194,6 +204,10 @@ class Crew:
     def _fault(
         self, worker: Worker, job: Job, error: BaseException, *, hangs: bool = False
     ) -> Outcome | None:
+        if job.phase is Phase.CREATE and not self._proven:
+            if isinstance(error, _SETUP_ERRORS):
+                worker.retire()
+                raise error  # Something is missing or misused: trying again is no use.
         kind = _kind(error)
         self._counts.faults[kind, job.phase] += 1
         text = f"{_name(worker, job)}: {type(error).__name__}: {_one_line(error)}"

@@ -137,6 +137,8 @@ class EnvironmentPool:
         Raises:
           RuntimeError: If the pool is closed, or nothing but faults comes from the
             environments.
+          ImportError, FileNotFoundError, TypeError, ValueError: As raised by the first
+            attempt to make an environment: something is missing or misused.
         """
         if self._closed:
             raise RuntimeError("EnvironmentPool.run: the pool is closed.")

@@ -34,7 +34,15 @@ _TICKETS = itertools.count()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Done:
-    """Outcome of one call, sent from a worker's thread."""
+    """Outcome of one call, sent from a worker's thread.
+
+    Attributes:
+      worker: Index of the worker.
+      ticket: Of the call.
+      seconds: How long it took.
+      value: What it returned.
+      error: What it raised, or None.
+    """
 
     worker: int
     ticket: int
@@ -45,7 +53,14 @@ class Done:
 
 @dataclasses.dataclass(kw_only=True)
 class Job:
-    """One call in flight. `episodes` is empty where nobody wants the result."""
+    """One call in flight.
+
+    Attributes:
+      ticket: Number that its outcome will carry.
+      phase: Which call.
+      episodes: Those it is made for; empty where nobody wants the result.
+      started: Time of the call.
+    """
 
     ticket: int
     phase: Phase
