@@ -271,10 +271,10 @@ class EvalConfig:
 class PolicyConfig:
     """Size of the pointer policy."""
 
-    width: int = 64
+    width: int = 48
     """Size of every embedding."""
 
-    layers: int = 3
+    layers: int = 2
     """Attention layers."""
 
     heads: int = 4
@@ -293,10 +293,13 @@ class WarmStartConfig:
     steps: int = 1500
     """Optimizer updates. 0: start from random parameters."""
 
-    batch_size: int = 512
+    episodes: int = 8192
+    """Practice episodes to learn from."""
+
+    batch_size: int = 256
     """Steps of demonstrations in one update."""
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Peak learning rate."""
 
     cache_dir: Path = Path("~/.cache/stepjax")
@@ -305,6 +308,7 @@ class WarmStartConfig:
     def __post_init__(self):
         """Check the fields."""
         at_least("warm_start.steps", self.steps, 0)
+        at_least("warm_start.episodes", self.episodes, 1)
         at_least("warm_start.batch_size", self.batch_size, 1)
         positive("warm_start.learning_rate", self.learning_rate)
 

@@ -133,7 +133,9 @@ class _Run:
             from experiments.warm_start import warm_started_params
 
             self.observer.waiting("warm start")
-            given = warm_started_params(self.config, self.backend, self.policy)
+            given = warm_started_params(
+                self.config, self.backend, self.policy, report=self.observer.waiting
+            )
         self.folder.write_params(jax.device_get(given))
         return self.folder.read_params()
 

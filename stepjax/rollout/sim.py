@@ -1,6 +1,7 @@
 """Rollouts of the simulated desktop: every desktop of a round in one compiled scan."""
 
 import functools
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 
 from stepjax.envs import sim
 from stepjax.rollout.backend import Frame, TaskTable
-from stepjax.types import Trajectories
+from stepjax.types import ScreenPrompt, Trajectories
 
-__all__ = ["SimBackend", "collect_sim"]
+__all__ = ["SimBackend", "collect_sim", "demonstrate_sim"]
 
 SampleFn = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
 
@@ -76,6 +77,56 @@ def collect_sim(
     )
 
 
+def demonstrate_sim(
+    pool: sim.SimPool,
+    tasks: sim.SimTask,
+    seeds: jax.Array,
+    key: jax.Array,
+    *,
+    num_steps: int,
+) -> tuple[ScreenPrompt, jax.Array, jax.Array]:
+    """What the demonstrator saw and did on each task, all desktops stepped together.
+
+    Args:
+      pool: The simulated world.
+      tasks: [M, ...] Stacked tasks, usually from `sim.practice_tasks`.
+      seeds: [M] uint32. Seed of each desktop.
+      key: Consumed; decides what the demonstrator believes and when it wanders.
+      num_steps: L, the most steps of an episode.
+
+    Returns:
+      Prompts [L, M, ...], action tokens [L, M, 3] int32, and [L, M] bool, True for
+      steps that happened.
+    """
+    keys = jax.random.split(key, seeds.shape[0])
+    beliefs = jax.vmap(sim.init_belief, (None, 0, 0))(pool, tasks, keys)
+    states = jax.vmap(sim.reset, (None, 0, 0))(pool, tasks, seeds)
+
+    def one_step(states: sim.SimState, step: jax.Array):
+        running = ~jax.vmap(sim.ended)(states)
+        prompt = jax.vmap(sim.observe, (None, 0))(pool, states)
+        row_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
+        tokens = jax.vmap(sim.demonstrate, (None, 0, 0, 0))(
+            pool, states, beliefs, row_keys
+        )
+        after = jax.vmap(sim.step, (None, 0, 0))(pool, states, tokens)
+        return after, (prompt, tokens, running)
+
+    return jax.lax.scan(one_step, states, jnp.arange(num_steps))[1]
+
+
+def _task_table() -> TaskTable:
+    table = sim.task_table()
+    return TaskTable(
+        names=table.names,
+        domains=table.domains,
+        train_ids=table.train_ids,
+        unseen_ids=table.unseen_ids,
+        infeasible=table.infeasible,
+        instruction=table.instruction,
+    )
+
+
 class SimBackend:
     """The simulated desktop as a backend of the training loop.
 
@@ -106,7 +157,7 @@ class SimBackend:
         for name, value in {"max_steps": max_steps, "chunk_size": chunk_size}.items():
             if value < 1:
                 raise ValueError(f"SimBackend: {name} must be >= 1, got {value}.")
-        self.tasks: TaskTable = sim.task_table()
+        self.tasks = _task_table()
         self.max_steps = max_steps
         self._chunk_size = chunk_size
         self._pool = sim.load_world()
@@ -143,9 +194,50 @@ class SimBackend:
         whole = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *chunks)
         return whole
 
+    def demonstrations(
+        self, num_episodes: int, seed: int
+    ) -> tuple[ScreenPrompt, np.ndarray]:
+        """What a fallible demonstrator did on practice tasks, none of them in the pool.
+
+        Args:
+          num_episodes: Practice episodes.
+          seed: Decides the tasks and everything that happens in them.
+
+        Returns:
+          Prompts [S, ...] and action tokens [S, 3] int32 of all steps.
+        """
+        chunk = 4 * self._chunk_size
+        count = -(-num_episodes // chunk) * chunk
+        practice = sim.practice_tasks(count, seed)
+        run = jax.jit(functools.partial(demonstrate_sim, num_steps=self.max_steps))
+        kept = []
+        for at in range(0, count, chunk):
+            tasks = jax.tree.map(lambda leaf, at=at: leaf[at : at + chunk], practice)
+            seeds = np.arange(at, at + chunk, dtype=np.uint32)
+            key = jax.random.fold_in(jax.random.key(seed), at)
+            prompt, tokens, ran = jax.device_get(run(self._pool, tasks, seeds, key))
+            kept.append(jax.tree.map(lambda leaf, ran=ran: leaf[ran], (prompt, tokens)))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
+
+    def fingerprint(self) -> str:
+        """Digest of the world and its tasks: what a cached warm start depends on."""
+        digest = hashlib.sha256(str(self.max_steps).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self._pool):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.hexdigest()
+
     def replay(self, task_id: int, seed: int, action_tokens: np.ndarray) -> list[Frame]:
         """Pictures of a trajectory, one per action and one of the end."""
-        return sim.replay_frames(self._pool, task_id, seed, action_tokens)
+        return [
+            Frame(
+                image=frame.image,
+                instruction=frame.instruction,
+                action=frame.action,
+                box=frame.box,
+            )
+            for frame in sim.replay_frames(self._pool, task_id, seed, action_tokens)
+        ]
 
     def close(self) -> None:
         """Nothing to release."""

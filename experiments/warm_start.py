@@ -1,0 +1,161 @@
+"""The warm start: a policy that imitates a fallible demonstrator, cached on disk.
+
+Online training needs a policy that sometimes succeeds. The paper starts from a model
+that solves 41% of its training tasks; ours starts near that, by behavior cloning on
+practice episodes that are never tasks of the pool.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.config import ExperimentConfig
+from experiments.errors import UsageError
+from stepjax.models.pointer import PointerPolicy, token_mask_of
+from stepjax.rollout.backend import Backend
+from stepjax.training.cloning import clone_policy
+from stepjax.types import ScreenPrompt
+
+__all__ = ["Demonstrator", "warm_started_params"]
+
+_SEED = 2511  # of demonstrations and cloning; not the run's, so runs share the cache
+_FORMAT = 1
+
+
+@runtime_checkable
+class Demonstrator(Protocol):
+    """A backend that can show how its tasks are done, more or less."""
+
+    def demonstrations(
+        self, num_episodes: int, seed: int
+    ) -> tuple[ScreenPrompt, np.ndarray]:
+        """Prompts [S, ...] and action tokens [S, 3] int32 of practice episodes."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Digest of everything demonstrations depend on."""
+        ...
+
+
+def warm_started_params(
+    config: ExperimentConfig,
+    backend: Backend,
+    policy: PointerPolicy,
+    *,
+    report: Callable[[str], None] = lambda text: None,
+) -> Any:
+    """Parameters cloned from demonstrations, from the cache if they are there.
+
+    Args:
+      config: `config.policy` and `config.warm_start` matter.
+      backend: Who demonstrates.
+      policy: Which policy.
+      report: Told what is going on, in a few words.
+
+    Returns:
+      A parameter tree of host arrays.
+
+    Raises:
+      UsageError: If `backend` has no demonstrations.
+    """
+    if not isinstance(backend, Demonstrator):
+        raise UsageError(
+            f"backend {backend.name} has no demonstrations to start from; pass "
+            "start_params to train()."
+        )
+    path = _cache_path(config, backend)
+    kept = _read(path)
+    if kept is not None:
+        report(f"warm start from {path}")
+        return kept
+    settings = config.warm_start
+    report("practice episodes for the warm start")
+    prompt, tokens = backend.demonstrations(settings.episodes, _SEED)
+    init_key, clone_key = jax.random.split(jax.random.key(_SEED))
+    few = jax.tree.map(lambda leaf: jnp.asarray(leaf[:2]), prompt)
+    params = jax.jit(policy.init)(init_key, few)
+    if settings.steps:
+        params = clone_policy(
+            policy.evaluate,
+            params,
+            prompt,
+            tokens,
+            token_mask_of(jnp.asarray(tokens[:, 0])),
+            key=clone_key,
+            num_steps=settings.steps,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            report=lambda done, loss: report(
+                f"warm start: update {done} of {settings.steps}, "
+                f"loss {loss:.2f} nats per token"
+            ),
+        )
+    params = jax.device_get(params)
+    _write(path, params)
+    return params
+
+
+def _cache_path(config: ExperimentConfig, backend: Demonstrator) -> Path:
+    matters = {
+        "format": _FORMAT,
+        "backend": backend.fingerprint(),
+        "policy": dataclasses.asdict(config.policy),
+        "warm_start": {
+            name: value
+            for name, value in dataclasses.asdict(config.warm_start).items()
+            if name != "cache_dir"
+        },
+        "seed": _SEED,
+    }
+    digest = hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()
+    folder = config.warm_start.cache_dir.expanduser()
+    return folder / f"warm_start_{digest[:16]}.npz"
+
+
+def _read(path: Path) -> Any:
+    """The parameters kept in `path`; None if it is missing or was damaged."""
+    if not path.is_file():
+        return None
+    tree: dict[str, Any] = {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                *outer, last = name.split("/")
+                inner = tree
+                for part in outer:
+                    inner = inner.setdefault(part, {})
+                inner[last] = arrays[name]
+    except (OSError, ValueError, zipfile.BadZipFile):
+        path.unlink(missing_ok=True)  # made again
+        return None
+    return tree
+
+
+def _write(path: Path, params: Any) -> None:
+    """Keep `params` in `path`; a file appears whole or not at all."""
+    arrays = {
+        "/".join(entry.key for entry in key_path): np.asarray(leaf)
+        for key_path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, suffix=".part", delete=False
+        ) as part:
+            np.savez(part, **arrays)  # pyright: ignore[reportArgumentType]
+        os.replace(part.name, path)
+    except OSError as error:
+        raise UsageError(
+            f"--warm-start.cache-dir {path.parent} cannot be written ({error}); "
+            "choose another folder."
+        ) from error
