@@ -14,6 +14,7 @@ from stepjax.envs.base import Observation, StepResult, Task, Widget
 from stepjax.envs.miniwob.cdp import BrowserError
 from stepjax.envs.miniwob.chromium import Chromium, find_chromium
 from stepjax.envs.miniwob.pages import ORIGIN, PageFolder, find_pages
+from stepjax.envs.vector import SlotError
 
 __all__ = ["MAX_WIDGETS", "PAGE_SIZE", "MiniwobVector", "make_vector_environment"]
 
@@ -115,7 +116,8 @@ class MiniwobVector:
         """First observations of `tasks` set up from `seeds` in `slots`.
 
         Raises:
-          BrowserError: If the browser fails, or a page cannot be set up.
+          BrowserError: If the browser fails.
+          SlotError: If a page cannot be set up.
         """
         requests = [
             [self._check(slot), task.name, int(seed)]
@@ -133,6 +135,7 @@ class MiniwobVector:
 
         Raises:
           BrowserError: If the browser fails.
+          SlotError: If a page cannot be read.
         """
         requests = []
         for slot, action in zip(slots, actions, strict=True):
@@ -272,9 +275,13 @@ class MiniwobVector:
             self._host, body, [requests], returnByValue=True, awaitPromise=awaits
         )
         replies = json.loads(answer["value"])
-        for request, (done, reason, _) in zip(requests, replies, strict=True):
-            if done < 0:
-                raise BrowserError(f"slot {request[0]} ({request[1]}): {reason}")
+        failed = {
+            request[0]: f"slot {request[0]} ({request[1]}): {reason}"
+            for request, (done, reason, _) in zip(requests, replies, strict=True)
+            if done < 0
+        }
+        if failed:
+            raise SlotError(list(failed), "; ".join(failed.values()))
         return replies
 
 

@@ -415,8 +415,8 @@ class Host {
 
   async load(frame, page) {
     await this.open(frame, page);
-    frame.pictures = await pictures(frame.element.contentWindow);
-    return frame;
+    frame.pictures = await pictures(frame.element.contentWindow); // kept, so cached
+    frame.page = page;
   }
 
   open(frame, page) {
@@ -425,42 +425,43 @@ class Host {
       element.scrolling = "no";
       element.onload = () => {
         const view = element.contentWindow;
-        if (view.core && view.genProblem && view.stepjaxPage) resolve(frame);
+        if (view.core && view.genProblem && view.stepjaxPage) resolve();
         else reject(new Error(`${page} is not a MiniWoB++ page`));
       };
       frame.element?.remove();
-      Object.assign(frame, { element, page });
+      Object.assign(frame, { element, page: "" });
       element.src = `miniwob/${page}.html`;
       document.body.appendChild(element);
     });
   }
 
   // A frame that holds `page`: a free one, else a new one, else the longest unused.
-  async acquire(page) {
+  acquire(page) {
     const free = this.frames.filter((frame) => !frame.busy);
     let frame = free.find((one) => one.page === page);
-    if (frame) {
-      frame.busy = true;
-      return frame;
-    }
-    if (this.frames.length < this.maxFrames) {
-      frame = { element: null, page: "", busy: true, used: 0 };
+    if (!frame && this.frames.length < this.maxFrames) {
+      frame = { element: null, page: "", busy: true, used: 0, pictures: [] };
       this.frames.push(frame);
-    } else {
-      frame = free.reduce((a, b) => (a.used <= b.used ? a : b));
-      frame.busy = true;
     }
-    return this.load(frame, page);
+    frame ??= free.reduce((a, b) => (a.used <= b.used ? a : b));
+    frame.busy = true;
+    return frame;
   }
 
   async resetOne(slot, page, seed) {
-    const frame = await this.acquire(page);
+    const frame = this.acquire(page);
     frame.used = ++this.clock;
     try {
-      this.begin(frame.element.contentWindow, seed);
-    } catch (error) { // some pages only start cleanly when freshly loaded
-      await this.load(frame, page);
-      this.begin(frame.element.contentWindow, seed);
+      if (frame.page !== page) await this.load(frame, page);
+      try {
+        this.begin(frame.element.contentWindow, seed);
+      } catch (error) { // some pages only start cleanly when freshly loaded
+        await this.load(frame, page);
+        this.begin(frame.element.contentWindow, seed);
+      }
+    } catch (error) {
+      Object.assign(frame, { busy: false, page: "" });
+      throw error;
     }
     this.slots[slot].frame = frame;
     frame.element.style.left = (slot % this.columns) * PAGE_WIDTH + "px";
