@@ -6,10 +6,13 @@ the devices and independent of the mesh. Restoring compares them, so that a dama
 file, whatever the storage layer makes of it, cannot pass for a checkpoint.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
 import pathlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -149,7 +152,13 @@ def restore_checkpoint(
       CheckpointError: If there are checkpoints and none can be read. Nothing is
         renamed.
     """
-    target = jax.tree.map(_abstract, like)
+    with _without_echoes():
+        return _restore_newest(manager, jax.tree.map(_abstract, like))
+
+
+def _restore_newest(
+    manager: ocp.CheckpointManager, target: TrainState
+) -> RestoredCheckpoint | None:
     skipped: list[tuple[int, str]] = []
     for step in _steps_on_disk(manager):
         try:
@@ -174,6 +183,26 @@ def restore_checkpoint(
             f"read ({reasons}); restore them from a backup or start a new run folder."
         )
     return None
+
+
+@contextlib.contextmanager
+def _without_echoes() -> Iterator[None]:
+    """Keeps one failed read from printing a traceback per array.
+
+    The first array that fails ends Orbax's event loop; reads still in flight then
+    report to nobody that it is closed. The failure itself is raised all the same.
+    """
+    previous = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            previous(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous
 
 
 class _MismatchError(ValueError):

@@ -65,7 +65,9 @@ def make_train_step(
     The objective is (sum of `loss.total`) / (sum of `loss.weight`) over all rows of the
     batch. Sums of losses, weights, metrics and gradients are added over micro-batches
     and divided once, so the cut into micro-batches changes rounding only. The weight is
-    a constant of the batch: no gradient flows through it.
+    a constant of the batch: no gradient flows through it. A loss that relates rows to
+    each other (a mean per trajectory, say) must have that put into the weights before
+    the batch is cut, as `stepjax.trajectory_weights` does.
 
     Micro-batch k holds rows k, k + n, k + 2n, ... of a batch of n micro-batches, so
     that a batch sharded by rows needs no communication to be cut. Micro-batches without

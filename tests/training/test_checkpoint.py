@@ -68,7 +68,6 @@ def make_round(mesh):
         batch_sharding=batch_sharding(mesh),
     )
 
-    @jax.jit
     def advance(state):
         sampler, tasks = draw_tasks(
             state.sampler, jax.random.fold_in(state.key, state.round), num_tasks=4
@@ -103,6 +102,7 @@ def three_saves(tmp_path_factory):
             state = run(state)
             assert save_checkpoint(manager, state, {"number": number})
             states[number] = host(state)
+        states[4] = host(run(state))
     return directory, states
 
 
@@ -146,13 +146,7 @@ def test_restore_on_another_mesh(three_saves, sizes):
         restored.state,
         like(mesh),
     )
-    same = make_mesh(2, 2, 2)
-    here = make_round(same)(shard_state(restored.state, shardings(same)))
-    assert_close(make_round(mesh)(restored.state), here, tolerance=1e-5)
-
-
-def shardings(mesh):
-    return jax.tree.map(lambda leaf: leaf.sharding, like(mesh))
+    assert_close(make_round(mesh)(restored.state), states[4], tolerance=1e-5)
 
 
 def damages():
@@ -172,7 +166,15 @@ def flip(path):
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("damage", list(damages()))
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "deleted",
+        "halved",
+        pytest.param("emptied", marks=pytest.mark.slow),
+        pytest.param("flipped", marks=pytest.mark.slow),
+    ],
+)
 def test_damage_to_any_file_is_survived(three_saves, tmp_path, damage):
     """Every file in turn: either the content is still right, or it is not used."""
     directory, states = three_saves
@@ -202,10 +204,6 @@ def test_damage_to_any_file_is_survived(three_saves, tmp_path, damage):
             assert reason
             assert "\n" not in reason
             assert (copy / "3.unreadable").is_dir()
-            again = dataclasses.replace(restored.state, round=restored.state.round + 1)
-            assert save_checkpoint(manager, again, {"number": 3})
-            manager.wait_until_finished()
-            assert sorted(manager.all_steps()) == [1, 2, 3]
         shutil.rmtree(copy)
     assert len(fallen_back) >= 2
 
@@ -221,9 +219,7 @@ def test_missing_parts_are_survived(three_saves, tmp_path):
             restored = restore_checkpoint(manager, target)
             assert restored is not None
             assert_identical(restored.state, states[restored.step])
-            assert restored.step == 2 or part.count("/")
-    shutil.rmtree(copy / "2")
-    (copy / "2").mkdir()
+            assert restored.step == 2 or "/" in part
 
 
 def test_swapped_data_is_noticed(three_saves, tmp_path):
@@ -235,10 +231,14 @@ def test_swapped_data_is_noticed(three_saves, tmp_path):
     shutil.copytree(copy / "1" / "state", copy / "3" / "state")
     with open_checkpoints(copy, max_to_keep=3) as manager:
         restored = restore_checkpoint(manager, like(make_mesh(2, 2, 2)))
-    assert restored is not None
-    assert restored.step == 2
-    assert "checksum" in restored.skipped[0][1]
-    assert_identical(restored.state, states[2])
+        assert restored is not None
+        assert restored.step == 2
+        assert "checksum" in restored.skipped[0][1]
+        assert_identical(restored.state, states[2])
+        again = dataclasses.replace(restored.state, round=restored.state.round + 1)
+        assert save_checkpoint(manager, again, {"number": 3})
+        manager.wait_until_finished()
+        assert sorted(manager.all_steps()) == [1, 2, 3]
 
 
 def test_two_damaged_then_all_damaged(three_saves, tmp_path):
@@ -339,7 +339,6 @@ def test_kill_during_a_save(tmp_path, delay_s):
         _child_state(),
     )
     with open_checkpoints(tmp_path, max_to_keep=2) as manager:
-        assert not [p for p in tmp_path.iterdir() if "tmp" in p.name]
         restored = restore_checkpoint(manager, target)
         assert restored is not None
         assert restored.skipped == []
@@ -349,9 +348,10 @@ def test_kill_during_a_save(tmp_path, delay_s):
             np.testing.assert_array_equal(leaf, np.float32(number))
         again = dataclasses.replace(restored.state, round=restored.state.round + 1)
         assert save_checkpoint(manager, again, {"number": number + 1})
-    assert json.loads((tmp_path / str(number + 1) / "meta" / "metadata").read_text())[
-        "metadata"
-    ] == {"number": number + 1}
+    # What the killed process left half-written is gone, and its round can be saved.
+    assert not [path for path in tmp_path.iterdir() if "tmp" in path.name]
+    meta = json.loads((tmp_path / str(number + 1) / "meta" / "metadata").read_text())
+    assert meta["metadata"] == {"number": number + 1}
 
 
 def _child_state():
