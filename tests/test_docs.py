@@ -40,12 +40,13 @@ def _blocks(path: Path, language: str) -> list[tuple[int, str]]:
 
 
 def _entry_points() -> list[str]:
-    """Modules of `experiments` that are commands."""
+    """Modules of `experiments` that are commands for people."""
     files = sorted((ROOT / "experiments").glob("*.py"))
     return [
         _module_name(path)
         for path in files
         if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+        and not path.stem.endswith("_worker")
     ]
 
 
