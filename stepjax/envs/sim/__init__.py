@@ -70,10 +70,10 @@ __all__ = [
     "true_belief",
 ]
 
-SLIP_PROB = 0.06
+SLIP_PROB = 0.04
 """Chance that a click lands on another widget."""
 
-POPUP_PROB = 0.04
+POPUP_PROB = 0.03
 """Chance that a pop-up appears after an action."""
 
 WANDER_PROB = 0.04

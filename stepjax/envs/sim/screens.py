@@ -213,7 +213,8 @@ def labelled(pool: SimPool, node: jax.Array, value: jax.Array) -> jax.Array:
     """[..., K] int32. Label of each node; a value, if any, begins the second half."""
     words = take(pool.node_words, node)
     place = jnp.arange(WIDGET_WORDS) == WIDGET_WORDS // 2
-    return jnp.where(place & (value > 0)[..., None], value[..., None], words)
+    filled = jnp.broadcast_to(place, words.shape) & (value > 0)[..., None]
+    return jnp.where(filled, value[..., None], words)
 
 
 def observe(pool: SimPool, state: SimState) -> ScreenPrompt:

@@ -205,7 +205,7 @@ MISSING_NOUNS = (
 
 TEXT_WORDS = (
     "harbor cedar falcon lantern pebble orchid meadow canyon violin marble willow"
-    " comet badger maple ember glacier tulip anchor saffron pigeon quartz basil"
+    " cosmos badger maple ember glacier tulip anchor saffron pigeon quartz basil"
     " raven cobalt juniper walnut otter prairie summit beacon clover thistle"
     " heron lagoon mango nutmeg opal pepper quill reef sable tundra umber vapor"
     " wharf yarrow zephyr acorn"
