@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("tables", nargs="*", metavar="table", help="default: all")
     parser.add_argument(
         "--verl-python",
-        default=os.environ.get("VERL_PYTHON", ".venv-verl/bin/python"),
+        default=os.environ.get("STEPJAX_VERL_PYTHON", ".venv-verl/bin/python"),
         help="interpreter that has verl; made by scripts/verl_venv.sh (%(default)s)",
     )
     parser.add_argument(
