@@ -290,7 +290,7 @@ class PolicyConfig:
 class WarmStartConfig:
     """Behavior cloning of a noisy oracle before the first round."""
 
-    steps: int = 1500
+    steps: int = 3000
     """Optimizer updates. 0: start from random parameters."""
 
     episodes: int = 8192

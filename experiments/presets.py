@@ -1,13 +1,20 @@
-"""Named configurations of the main job, each with a note on what to expect of it."""
+"""Named configurations, each with a note on what to expect of it."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from experiments.config import AlgoConfig, ExperimentConfig, OptimizerConfig
+from experiments.config import (
+    AlgoConfig,
+    CheckpointConfig,
+    EnvConfig,
+    EvalConfig,
+    ExperimentConfig,
+    OptimizerConfig,
+)
 
-__all__ = ["PRESETS", "Preset"]
+__all__ = ["MINIWOB_PRESETS", "PRESETS", "Preset"]
 
 _COMPARED = "step_balanced"  # what the comparison showed best; see docs/results.md
 
@@ -30,7 +37,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "quick": Preset(
             config=ExperimentConfig(
                 run_dir=Path("runs/osworld_quick"),
-                rounds=48,
+                rounds=64,
                 algo=AlgoConfig(
                     method=_COMPARED, temperature=1.0, max_augmented_steps=256
                 ),
@@ -51,3 +58,28 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     }
 )
 """Presets of `python -m experiments.osworld`; the first is the default."""
+
+MINIWOB_PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "quick": Preset(
+            config=ExperimentConfig(
+                run_dir=Path("runs/miniwob_quick"),
+                rounds=40,
+                env=EnvConfig(backend="miniwob", max_steps=10),
+                algo=AlgoConfig(
+                    method=_COMPARED,
+                    tasks_per_round=8,
+                    group_size=8,
+                    temperature=1.0,
+                    rows_per_update=128,
+                    max_augmented_steps=64,
+                ),
+                optim=OptimizerConfig(learning_rate=1e-3),
+                checkpoint=CheckpointConfig(save_every=1),
+                eval=EvalConfig(every=8, episodes_per_task=8),
+            ),
+            note=f"real pages in a real Chromium, on 2 cores; uses {_COMPARED}",
+        ),
+    }
+)
+"""Presets of `python -m experiments.miniwob`; the first is the default."""

@@ -19,7 +19,7 @@ _SECOND_ALIAS_SHARE = 0.5  # of settings that go by two names
 _MISSING_PER_APP = 4
 _TRAP_CONFUSION_SHARE = 0.25  # of aliases of switches that get mistaken for a trap
 _ERROR_SHARES = (0.44, 0.28, 0.28)  # well known, shaky, unknown
-_ERROR_RANGES = ((0.005, 0.1), (0.2, 0.65), (0.8, 0.97))
+_ERROR_RANGES = ((0.005, 0.1), (0.2, 0.65), (0.78, 0.94))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

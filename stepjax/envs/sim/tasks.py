@@ -37,7 +37,7 @@ _TRAIN_INFEASIBLE = 12
 _UNSEEN_INFEASIBLE = 18
 # Wanted mix of expected success: upper ends of the bins and their shares.
 _BIN_ENDS = (0.1, 0.3, 0.6, 0.8, 1.0)
-_BIN_SHARES = (0.29, 0.17, 0.19, 0.13, 0.22)
+_BIN_SHARES = (0.35, 0.17, 0.18, 0.12, 0.18)
 _SHARED_ALIAS_SHARE = 0.75  # of unseen goals per application named as in training
 _SEED = 369
 
