@@ -23,6 +23,7 @@ __all__ = [
     "PointerCodec",
     "decode_tokens",
     "describe_action",
+    "encode_action",
     "encode_observation",
     "remember",
 ]
@@ -222,6 +223,30 @@ def decode_tokens(
         widget=index,
         text=raw_words[word] if kind == ActionKind.TYPE else "",
     )
+
+
+def encode_action(action: Action, raw_words: Sequence[str]) -> np.ndarray | None:
+    """The tokens that `decode_tokens` turns into `action`, or None if none do.
+
+    Args:
+      action: A click or typing aimed at a widget by index, or an action without aim.
+      raw_words: The instruction's words as `encode_observation` returned them.
+
+    Returns:
+      [3] int32, or None if the policy has no such action: a drag, a click at a place,
+      a text that is not a word of the instruction.
+    """
+    kind = int(action.kind)
+    if kind >= _NUM_POLICY_KINDS:
+        return None
+    aims = kind in (ActionKind.CLICK, ActionKind.TYPE)
+    if aims and action.widget is None:
+        return None
+    if kind == ActionKind.TYPE and action.text not in raw_words:
+        return None
+    widget = action.widget if aims else 0
+    word = raw_words.index(action.text) if kind == ActionKind.TYPE else 0
+    return np.array([kind, widget, word], np.int32)
 
 
 def _invalid(reason: str) -> Action:

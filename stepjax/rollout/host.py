@@ -6,6 +6,7 @@ which environment ran it, how long that took, or what it was batched with.
 """
 
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from stepjax.envs.pool import (
 from stepjax.rollout.backend import Frame, TaskTable
 from stepjax.rollout.encode import PointerCodec
 from stepjax.rollout.frames import frame_of
+from stepjax.rollout.guide import Demonstrate, Guide
 from stepjax.rollout.recorder import Codec, Recorder
 from stepjax.types import Trajectories
 
@@ -57,6 +59,7 @@ class HostBackend:
         deadlines: Deadlines | None = None,
         max_retries: int = 2,
         report: Callable[[str], None] | None = None,
+        demonstrate: Demonstrate | None = None,
         **pool_options: Any,
     ):
         """A backend; environments start with the first episodes.
@@ -75,6 +78,7 @@ class HostBackend:
           deadlines: Seconds that calls of the environments may take.
           max_retries: Times an episode is started over after a fault.
           report: Takes lines about faults and about what is waited for.
+          demonstrate: `demonstrate(task, observation)`, what one who knows would do.
           **pool_options: Further options of `EnvironmentPool`.
 
         Raises:
@@ -93,6 +97,7 @@ class HostBackend:
         self._codec: Codec = codec or PointerCodec()
         self._buckets = tuple(buckets)
         self._sample_fn = sample_fn
+        self._demonstrate = demonstrate
         self.pool = EnvironmentPool(
             make_environment,
             num_envs=num_envs,
@@ -122,19 +127,75 @@ class HostBackend:
           ValueError: If a task id is outside the table, or lengths differ.
           RuntimeError: If nothing but faults comes from the environments.
         """
+        heat = np.float32(temperature)
+
+        def choose(part: list[Ready], recorder: Recorder) -> tuple:
+            prompt, rows, steps = recorder.prompts(part, self._bucket(len(part)))
+            drawn = _draw(self._sample_fn, params, prompt, key, rows, steps, heat)
+            return tuple(map(np.asarray, drawn))
+
+        return self._play(task_ids, seeds, choose)
+
+    def demonstrations(self, num_episodes: int, seed: int) -> tuple[Any, np.ndarray]:
+        """What the demonstrator, wandering now and then, did on training tasks.
+
+        Args:
+          num_episodes: Episodes, dealt out evenly over the training tasks.
+          seed: Decides the episodes and when it wanders.
+
+        Returns:
+          Prompts [S, ...] and action tokens [S, A] int32 of the steps it meant.
+
+        Raises:
+          ValueError: If the backend was made without a demonstrator.
+        """
+        if self._demonstrate is None:
+            raise ValueError(f"backend {self.name} was made without a demonstrator.")
+        train_ids = self.tasks.train_ids
+        task_ids = np.resize(train_ids, num_episodes)
+        seeds = np.random.default_rng(seed).integers(2**31, size=num_episodes)
+        guide = Guide(
+            self._demonstrate,
+            [self._task(int(t), int(s)) for t, s in zip(task_ids, seeds, strict=True)],
+            seed=seed,
+        )
+
+        def choose(part: list[Ready], recorder: Recorder) -> tuple:
+            recorder.prompts(part, self._bucket(len(part)))
+            return guide.choose(part, recorder.contexts(part))
+
+        found = self._play(task_ids, seeds, choose)
+        meant = np.asarray(found.token_mask).any(axis=-1) & np.asarray(found.step_mask)
+        meant &= np.asarray(found.valid)[:, None]
+        return jax.tree.map(
+            lambda leaf: np.asarray(leaf)[meant], (found.prompt, found.action_tokens)
+        )
+
+    def fingerprint(self) -> str:
+        """Digest of the tasks and sizes that demonstrations depend on."""
+        parts = (self.name, self.max_steps, self.tasks.names, self._codec)
+        trained = np.asarray(self.tasks.train_ids).tolist()
+        return hashlib.sha256(repr((parts, trained)).encode()).hexdigest()
+
+    def _play(
+        self,
+        task_ids: np.ndarray,
+        seeds: np.ndarray,
+        choose: Callable[[list[Ready], Recorder], tuple],
+    ) -> Trajectories:
+        """Trajectories in which `choose` gives tokens, mask and log-probabilities."""
         task_ids, seeds = np.asarray(task_ids, np.int32), np.asarray(seeds, np.uint32)
         self._check_ids(task_ids, seeds)
-        heat = np.float32(temperature)
         recorder = Recorder(len(task_ids), self.max_steps, self._codec)
+        size = self._buckets[-1]
 
         def act(ready: list[Ready]) -> list[Action]:
-            actions = []
-            for at in range(0, len(ready), self._buckets[-1]):
-                part = ready[at : at + self._buckets[-1]]
-                prompt, rows, steps = recorder.prompts(part, self._bucket(len(part)))
-                drawn = _draw(self._sample_fn, params, prompt, key, rows, steps, heat)
-                actions += recorder.actions(part, *map(np.asarray, drawn))
-            return actions
+            parts = [ready[at : at + size] for at in range(0, len(ready), size)]
+            return [
+                action
+                for part in parts
+                for action in recorder.actions(part, *choose(part, recorder))
+            ]
 
         episodes = [
             (self._task(int(task_id), int(seed)), int(seed))

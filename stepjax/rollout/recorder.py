@@ -82,6 +82,10 @@ class Recorder:
         prompts += [self._empty] * (size - len(prompts))
         return jax.tree.map(lambda *leaves: np.stack(leaves), *prompts), rows, steps
 
+    def contexts(self, ready: Sequence[Ready]) -> list[Any]:
+        """What the codec returned beside the latest prompts of these episodes."""
+        return [self._contexts[row] for row, _, _ in ready]
+
     def _put(self, row: int, step: int, prompt: Any) -> None:
         def write(whole: np.ndarray, part: np.ndarray) -> None:
             whole[row, step] = part

@@ -56,7 +56,9 @@ def collect_sim(
         running = ~jax.vmap(sim.ended)(states)
         prompt = jax.vmap(sim.observe, (None, 0))(pool, states)
         keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, step)
-        tokens, mask, log_prob = sample_fn(params, prompt, keys, temperature=temperature)
+        tokens, mask, log_prob = sample_fn(
+            params, prompt, keys, temperature=temperature
+        )
         record = {
             "prompt": prompt,
             "action_tokens": tokens,
