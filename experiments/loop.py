@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments.config import ExperimentConfig
 from experiments.errors import RunError, UsageError, as_usage_error
-from experiments.evaluation import Evaluation, evaluate
+from experiments.evaluation import evaluate
 from experiments.learner import (
     Learner,
     acting_params,
@@ -30,6 +29,13 @@ from experiments.methods import METHODS
 from experiments.observer import RunObserver, RunResult, SilentObserver
 from experiments.round import assign_credit, plan_round, round_rows
 from experiments.run_folder import RunFolder
+from experiments.run_notes import (
+    CountingBackend,
+    environment_failures,
+    first_line,
+    per_task,
+    task_table,
+)
 from experiments.stopping import StopWish, stop_on_signals
 from experiments.watch import round_metrics, task_counts, warnings_for
 from stepjax.batching import CompileCounter
@@ -83,7 +89,8 @@ def train(
         stop = stack.enter_context(stop_on_signals())
         folder = stack.enter_context(contextlib.closing(RunFolder(config)))
         name = config.env.backend if backend is None else backend.name
-        observer.started(config, name, _first_line(config, name, about, folder))
+        message = first_line(config, name, about, folder.path, folder.resuming)
+        observer.started(config, name, message)
         if policy is None:
             from experiments.backends import make_policy
 
@@ -92,7 +99,7 @@ def train(
             from experiments.backends import open_backend
 
             observer.waiting("opening the environments")
-            backend = open_backend(config, policy)
+            backend = open_backend(config, policy, report=observer.waiting)
             stack.callback(backend.close)
         run = _Run(config, folder, backend, policy, observer, stop)
         result = run.go(run.start_params(start_params))
@@ -142,7 +149,7 @@ class _Run:
     def go(self, start_params: Any) -> RunResult:
         """Restore or begin, then round after round to the end."""
         config, tasks = self.config, self.backend.tasks
-        self.folder.write_task_table(_task_table(self.backend))
+        self.folder.write_task_table(task_table(self.backend))
         learner = make_learner(
             config,
             self.policy,
@@ -195,15 +202,16 @@ class _Run:
         # Collect.
         self.observer.waiting(f"round {number}: {len(plan.task_ids)} episodes")
         params = acting_params(state)
-        trajectories = jax.device_get(
-            self.backend.collect(
-                params,
-                plan.task_ids,
-                plan.seeds,
-                plan.act_key,
-                temperature=algo.temperature,
+        with environment_failures():
+            trajectories = jax.device_get(
+                self.backend.collect(
+                    params,
+                    plan.task_ids,
+                    plan.seeds,
+                    plan.act_key,
+                    temperature=algo.temperature,
+                )
             )
-        )
         collected = time.perf_counter()
         if self.stop.asked:
             return state  # abandoned: the state is still that of the round before
@@ -249,6 +257,8 @@ class _Run:
         ended = time.perf_counter()
         head = {"round": number, "trajectories": self._collected(number)}
         metrics = head | evaluation | metrics | augmented | learned
+        if isinstance(self.backend, CountingBackend):
+            metrics |= self.backend.metrics()
         metrics |= {
             "compile/count": self.compiled.count,
             "time/collect": collected - began,
@@ -288,18 +298,19 @@ class _Run:
         """Metrics of a greedy evaluation; its line of `tasks.jsonl` is written too."""
         number = int(state.round)
         self.observer.waiting(f"round {number}: evaluating")
-        found = evaluate(
-            self.backend,
-            acting_params(state),
-            local_key(jax.random.fold_in(state.key, _EVALUATION)),
-            episodes_per_task=self.config.eval.episodes_per_task,
-        )
+        with environment_failures():
+            found = evaluate(
+                self.backend,
+                acting_params(state),
+                local_key(jax.random.fold_in(state.key, _EVALUATION)),
+                episodes_per_task=self.config.eval.episodes_per_task,
+            )
         metrics = {
             "round": number,
             "trajectories": self._collected(number),
             **found.metrics,
         }
-        self.folder.log_tasks({"round": number, "eval": _per_task(found)})
+        self.folder.log_tasks({"round": number, "eval": per_task(found)})
         self.observer.evaluated(metrics)
         return metrics
 
@@ -353,42 +364,3 @@ class _Run:
             }
         )
         return result
-
-
-def _first_line(
-    config: ExperimentConfig, backend: str, about: str, folder: RunFolder
-) -> str:
-    kinds = {
-        "sim": "sim, a simulated desktop (its scores are not OSWorld scores)",
-        "miniwob": "miniwob, MiniWoB++ pages in Chromium",
-    }
-    parts = [
-        f"backend {kinds.get(backend, backend)}",
-        f"method {config.algo.method}",
-        *([about] if about else []),
-        f"{'going on in' if folder.resuming else 'run folder'} {folder.path}",
-    ]
-    return "; ".join(parts)
-
-
-def _task_table(backend: Backend) -> dict[str, Any]:
-    table = backend.tasks
-    splits = np.full(len(table.names), "", dtype=object)
-    splits[table.train_ids] = "train"
-    splits[table.unseen_ids] = "unseen"
-    return {
-        "names": list(table.names),
-        "domains": list(table.domains),
-        "split": splits.tolist(),
-        "infeasible": np.asarray(table.infeasible).tolist(),
-    }
-
-
-def _per_task(found: Evaluation) -> dict[str, list]:
-    return {
-        "task_ids": found.task_ids.tolist(),
-        "success": [
-            None if np.isnan(value) else round(float(value), 4)
-            for value in found.success
-        ],
-    }
