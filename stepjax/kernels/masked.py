@@ -121,7 +121,9 @@ def masked_center(x: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask, shifted - masked_mean(shifted, mask), 0.0)
 
 
-def masked_std(x: jax.Array, mask: jax.Array, *, ddof: float = 1) -> jax.Array:
+def masked_std(
+    x: jax.Array, mask: jax.Array, *, ddof: float | jax.Array = 1
+) -> jax.Array:
     """The standard deviation of the real entries, in two passes.
 
     Args:

@@ -89,7 +89,7 @@ def segment_std(
     ids: jax.Array,
     *,
     num_segments: int,
-    ddof: float = 1,
+    ddof: float | jax.Array = 1,
 ) -> jax.Array:
     """The standard deviation of each row's group.
 
