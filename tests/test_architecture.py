@@ -161,7 +161,8 @@ def test_all_is_declared_and_true(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             defined.add(node.name)
         elif isinstance(node, ast.Assign):
-            defined |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+            targets = (name for target in node.targets for name in ast.walk(target))
+            defined |= {name.id for name in targets if isinstance(name, ast.Name)}
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             defined.add(node.target.id)
     assert set(names) <= defined, f"{_relative(path)}: {set(names) - defined}"
