@@ -91,17 +91,24 @@ def init_train_state(
             f"key must be a typed PRNG key, got dtype {jnp.asarray(key).dtype}; "
             "make it with jax.random.key(seed)."
         )
-    params = jax.tree.map(jnp.copy, params)
-    sampler_key, key = jax.random.split(key)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        round=jnp.zeros((), jnp.int32),
-        params=params,
-        opt_state=tx.init(params),
-        success_rate=jax.tree.map(jnp.copy, success_rate),
-        sampler=init_task_sampler(sampler_key, task_ids),
-        key=key,
-    )
+    ids = _checked_task_ids(task_ids)
+
+    # One program instead of one per parameter shape: half a second of every start.
+    @jax.jit
+    def build(key: jax.Array, params: Any, success_rate: Any, ids: Any) -> TrainState:
+        sampler_key, key = jax.random.split(key)
+        params = jax.tree.map(jnp.copy, params)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            round=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=tx.init(params),
+            success_rate=jax.tree.map(jnp.copy, success_rate),
+            sampler=init_task_sampler(sampler_key, ids),
+            key=key,
+        )
+
+    return build(key, params, success_rate, ids)
 
 
 def init_task_sampler(key: jax.Array, task_ids: jax.Array) -> TaskSampler:
@@ -118,19 +125,7 @@ def init_task_sampler(key: jax.Array, task_ids: jax.Array) -> TaskSampler:
       ValueError: If `task_ids` is not a non-empty vector, or (when concrete) holds an
         id twice.
     """
-    ids = jnp.asarray(task_ids, jnp.int32)
-    if ids.ndim != 1 or ids.size == 0:
-        raise ValueError(
-            f"task_ids must have shape [T] with T >= 1, got {ids.shape}; "
-            "pass the ids of the training tasks."
-        )
-    if not isinstance(ids, jax.core.Tracer):
-        values, counts = np.unique(np.asarray(ids), return_counts=True)
-        if values.size != ids.size:
-            raise ValueError(
-                f"task_ids must be distinct, but {values[counts.argmax()]} occurs "
-                f"{counts.max()} times; list each task once."
-            )
+    ids = _checked_task_ids(task_ids)
     return TaskSampler(
         order=jax.random.permutation(key, ids), position=jnp.zeros((), jnp.int32)
     )
@@ -193,3 +188,21 @@ def draw_tasks(
         position=jnp.where(ends, num_tasks - left, sampler.position + num_tasks),
     )
     return advanced, drawn
+
+
+def _checked_task_ids(task_ids: jax.Array) -> jax.Array:
+    """`task_ids` as int32, refused if empty or (where values are known) repeated."""
+    ids = jnp.asarray(task_ids, jnp.int32)
+    if ids.ndim != 1 or ids.size == 0:
+        raise ValueError(
+            f"task_ids must have shape [T] with T >= 1, got {ids.shape}; "
+            "pass the ids of the training tasks."
+        )
+    if not isinstance(ids, jax.core.Tracer):
+        values, counts = np.unique(np.asarray(ids), return_counts=True)
+        if values.size != ids.size:
+            raise ValueError(
+                f"task_ids must be distinct, but {values[counts.argmax()]} occurs "
+                f"{counts.max()} times; list each task once."
+            )
+    return ids
