@@ -73,7 +73,7 @@ def _first_line(plan: Plan) -> str:
     kind = {"sim": "sim, a simulated desktop (its scores are not OSWorld scores)"}
     return (
         f"backend {kind.get(backend, backend)}; {len(plan.methods)} methods, "
-        f"{plan.seeds} seeds, learning rates "
+        f"{_seeds(plan)}, learning rates "
         f"{', '.join(f'{rate:g}' for rate in plan.learning_rates)}; {plan.run_dir}"
     )
 
@@ -111,13 +111,17 @@ def _caption(plan: Plan) -> str:
     when = " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else "?"
     made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     return (
-        f"{where}; seeds 0 to {plan.seeds - 1}; {plan.base.rounds} rounds of "
+        f"{where}; {_seeds(plan)}; {plan.base.rounds} rounds of "
         f"{plan.base.algo.trajectories_per_round} trajectories; "
         f"`{content.get('command', '?')}`; {host.get('processor', '?')}, "
         f"{host.get('cores', '?')} cores, {host.get('workers', '?')} workers, "
         f"jax {', '.join(versions) or '?'} on {', '.join(devices) or '?'}; "
         f"run {when}, tables made {made}."
     )
+
+
+def _seeds(plan: Plan) -> str:
+    return "seed 0" if plan.seeds == 1 else f"seeds 0 to {plan.seeds - 1}"
 
 
 def _processor() -> str:

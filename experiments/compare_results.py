@@ -82,7 +82,7 @@ def comparison_tables(
     shared = dict.fromkeys(present, plan.shared_rate)
     best = best_rates(plan, results)
     tables = [final_table(plan, results, best, caption)]
-    if "step" in shared and len(shared) > 1:
+    if "step" in shared and any(name.startswith("step_") for name in shared):
         tables.append(ablation_table(plan, results, shared, caption))
     tables.append(
         budget_table(

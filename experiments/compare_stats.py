@@ -112,7 +112,7 @@ def cell_numbers(run: Run, budget: int) -> dict[str, float]:
       `unseen`, tasks `above_60` in evaluation and `record_60` by the success record;
       `train@0` for the start, the record's after round 1; areas under the curves
       `auc` (sampled where it was measured, else greedy), `auc_train`, `auc_unseen`;
-      `infeasible@1`; `updates` per round. What the run did not log is missing.
+      `infeasible@0` and `@1`; `updates` per round. What the run did not log is missing.
     """
     numbers: dict[str, float] = {}
     for short, name in _AT_BUDGETS.items():
@@ -126,9 +126,12 @@ def cell_numbers(run: Run, budget: int) -> dict[str, float]:
             numbers[f"auc_{short}"] = area_under_curve(x, y)
     if "auc_train" in numbers:
         numbers["auc"] = numbers.get("auc_sampled", numbers["auc_train"])
-    infeasible = run.last("eval/infeasible_success")
-    if infeasible is not None:
-        numbers["infeasible@1"] = infeasible
+    for label, value in (
+        ("infeasible@0", run.first("eval/infeasible_success")),
+        ("infeasible@1", run.last("eval/infeasible_success")),
+    ):
+        if value is not None:
+            numbers[label] = value
     updates = run.series("update/count")[1]
     if len(updates):
         numbers["updates"] = float(np.mean(updates))

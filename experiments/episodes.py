@@ -23,7 +23,7 @@ __all__ = [
     "save_episodes",
 ]
 
-_MAX_WIDTH = 440  # pixels; wider pictures are scaled down to keep the report small
+_MAX_WIDTH = 640  # pixels; wider pictures are scaled down to keep the report small
 _MARK = (213, 94, 0)
 
 
@@ -115,10 +115,11 @@ def _draw_target(
     edge = (left - 2, top - 2, right + 2, bottom + 2)
     draw.rounded_rectangle(edge, radius=4, outline=(255, 255, 255), width=4)
     draw.rounded_rectangle(edge, radius=4, outline=_MARK, width=2)
+    # A pointer hides less of a label than a dot would.
     x, y = (left + right) / 2, (top + bottom) / 2
-    draw.ellipse(
-        (x - 6, y - 6, x + 6, y + 6), fill=_MARK, outline=(255, 255, 255), width=2
-    )
+    arrow = [(0, 0), (0, 17), (4, 13), (7, 20), (10, 19), (7, 12), (12, 12)]
+    points = [(x + dx, y + dy) for dx, dy in arrow]
+    draw.polygon(points, fill=_MARK, outline=(255, 255, 255), width=1)
 
 
 def save_episodes(folder: Path, episodes: Sequence[Episode]) -> Path:

@@ -228,7 +228,7 @@ def test_results_are_written(finished, capsys):
     assert out.startswith("backend sim, a simulated desktop")
     text = (finished.run_dir / "results.md").read_text()
     assert text.startswith("Results of 13 of 13 cells.")
-    for word in ("Simulator", "seeds 0 to 2", "2026-01-02", "1 × cpu", "Table 2"):
+    for word in ("Simulator", "seeds 0 to 2", "2026-01-02", "1 × cpu", "Table 1"):
         assert word in text
     numbers = json.loads((finished.run_dir / "results.json").read_text())
     assert numbers["best_rates"]["step"] == 3e-4
@@ -242,7 +242,7 @@ def test_results_are_written(finished, capsys):
     from PIL import Image
 
     names = ("figure1", "figure2", "figure5", "curves", "updates", "differences")
-    for name in (*names, "table1", "table2"):
+    for name in (*names, "table1"):
         with Image.open(finished.run_dir / "figures" / f"{name}.png") as image:
             pixels = np.asarray(image.convert("RGB"))
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20, name
@@ -257,12 +257,16 @@ def test_report_of_nothing_is_an_error(tmp_path, capsys):
 
 
 def test_a_partial_comparison_is_reported(tmp_path):
-    plan = make_plan(tmp_path / "c", "--methods", "step,gigrpo", "--seeds", "2")
+    methods = ["--methods", "step,step_no_both", "--seeds", "2"]
+    plan = make_plan(tmp_path / "c", *methods)
     check_folder(plan)
-    finish(plan, plan.cells[0], 0.3)
-    text = compare.write_results(plan).read_text()
-    assert text.startswith("Results of 1 of 4 cells.")
-    assert "n=1" not in text  # nothing to pair
+    for cell, lift in zip(plan.cells[:2], (0.3, 0.2), strict=True):
+        finish(plan, cell, lift)
+    tables = comparison_tables(plan, load_results(plan), "")
+    (table2,) = [table for table in tables if table.name == "table2"]
+    row = table2.rows[1]
+    assert row[:3] == ("w/o Both", "60.0", "-10.0 (n=1)")  # no interval of one seed
+    assert row[-1] == "1"
 
 
 def test_drawn_table_is_a_picture(finished, tmp_path):
