@@ -159,6 +159,7 @@ class _Run:
         )
         with self._checkpoints() as manager:
             state = self._restore(manager, learner)
+            self.stop.at_once = False
             while int(state.round) < config.rounds and not self.stop.asked:
                 state = self._round(learner, state)
                 self._save(manager, state)
@@ -166,6 +167,7 @@ class _Run:
                 save_checkpoint(manager, state, {})
             self.observer.waiting("last checkpoint")
             manager.wait_until_finished()
+            self.stop.at_once = True
         return self._result(state, start_params)
 
     def _restore(self, manager: Any, learner: Learner) -> TrainState:

@@ -32,6 +32,7 @@ def run_with_report(about: str, config: ExperimentConfig) -> RunResult:
       UsageError: See `experiments.loop.train`.
       RunError: See `experiments.loop.train`.
     """
+    _keep_compilations(config)
     events = config.run_dir.expanduser() / "tensorboard"
     observer = ObserverGroup([make_progress(), TensorBoardObserver(events)])
 
@@ -45,3 +46,10 @@ def run_with_report(about: str, config: ExperimentConfig) -> RunResult:
         write_report(result.run_dir, episodes=episodes)
 
     return train(config, about=about, observer=observer, at_end=tell)
+
+
+def _keep_compilations(config: ExperimentConfig) -> None:
+    """Compiled programs are kept between runs, where the user did not choose a place."""
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = config.warm_start.cache_dir.expanduser() / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(folder))

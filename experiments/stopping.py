@@ -1,7 +1,8 @@
-"""SIGTERM and SIGINT as a wish that the loop grants when its state is whole."""
+"""SIGTERM and SIGINT: at once while nothing is lost, else when the state is whole."""
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -14,22 +15,28 @@ class StopWish:
 
     Attributes:
       asked: True from the first signal on.
+      at_once: Whether a signal ends the process there and then, with code 0. True
+        before the first round and after the last.
     """
 
     def __init__(self):
         """Nobody has asked yet."""
         self.asked = False
+        self.at_once = True
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopWish]:
-    """A block in which the first SIGTERM or SIGINT only raises a flag.
+    """A block in which SIGTERM and SIGINT are granted when it does no harm.
 
-    A second one interrupts as usual. Outside the main thread, where Python takes no
-    signals, the flag stays down.
+    A second signal interrupts as usual. Outside the main thread, where Python takes no
+    signals, nobody ever asks.
 
     Yields:
-      The flag.
+      The wish.
+
+    Raises:
+      SystemExit: With code 0, on a signal while `at_once` is True.
     """
     wish = StopWish()
     if threading.current_thread() is not threading.main_thread():
@@ -43,6 +50,8 @@ def stop_on_signals() -> Iterator[StopWish]:
         wish.asked = True
         for each in kinds:
             signal.signal(each, before[each])
+        if wish.at_once:
+            sys.exit(0)
 
     for kind in kinds:
         signal.signal(kind, note)

@@ -183,6 +183,15 @@ def test_a_signal_saves_and_stops(unbroken, tmp_path, kind):
     assert result.params_digest == unbroken[0].params_digest
 
 
+def test_a_signal_before_the_first_round_ends_at_once(unbroken, tmp_path):
+    config, backend = lever_config(tmp_path / "run"), LeverBackend()
+    backend.on_collect = lambda calls: os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        run(config, backend)
+    assert stop.value.code == 0 and len(backend.calls) == 1
+    assert run(config).params_digest == unbroken[0].params_digest
+
+
 def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_used(
     unbroken, tmp_path
 ):
