@@ -128,7 +128,7 @@ def _read(path: Path) -> Any:
         return None
     tree: dict[str, Any] = {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             for name in arrays.files:
                 *outer, last = name.split("/")
                 inner = tree

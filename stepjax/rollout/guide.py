@@ -1,4 +1,4 @@
-"""A demonstrator in place of the policy: scripted solutions, with missteps."""
+"""A fallible demonstrator in place of the policy: scripted solutions, and mistakes."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,19 +15,31 @@ Demonstrate = Callable[[Task, Observation], Action]
 """`demonstrate(task, observation)`: what one who knows would do."""
 
 _WANDER_SHARE = 0.15
+_ERROR_RANGES = ((0.02, 0.1), (0.25, 0.45), (0.6, 0.85))
+_ERROR_SHARES = (0.15, 0.1, 0.75)  # of tasks: well known, shaky, mostly mistaken
 
 
 class Guide:
-    """Tokens of what the demonstrator does, and now and then of a random click.
+    """Tokens of a demonstrator that knows some tasks better than others.
 
-    Random clicks show states that a faultless run never reaches. They are carried out
-    and not imitated: their token mask is empty.
+    Every task has an error of its own. In that share of its episodes the demonstrator
+    has no idea, clicks the first thing on the screen and gives up; otherwise it does
+    what the script says. Both are imitated, so a clone starts with a wide spread of
+    success over tasks. Random clicks in between show states that a faultless run never
+    reaches; they are carried out and not imitated: their token mask is empty.
     """
 
     def __init__(self, demonstrate: Demonstrate, tasks: Sequence[Task], *, seed: int):
         self._demonstrate = demonstrate
         self._tasks = tasks
         self._seed = seed
+        self._lost = [self._draw_lost(n, task) for n, task in enumerate(tasks)]
+
+    def _draw_lost(self, episode: int, task: Task) -> bool:
+        of_task = np.random.default_rng([self._seed, 1, task.task_id])
+        low, high = _ERROR_RANGES[of_task.choice(3, p=_ERROR_SHARES)]
+        error = of_task.uniform(low, high)
+        return bool(np.random.default_rng([self._seed, 2, episode]).random() < error)
 
     def choose(
         self, ready: Sequence[Ready], raw_words: Sequence[Sequence[str]]
@@ -36,17 +48,22 @@ class Guide:
         tokens = np.zeros((len(ready), 3), np.int32)
         mask = np.zeros((len(ready), 3), bool)
         for at, (entry, words) in enumerate(zip(ready, raw_words, strict=True)):
-            rng = np.random.default_rng([self._seed, entry.episode, entry.step])
+            rng = np.random.default_rng([self._seed, 3, entry.episode, entry.step])
             count = len(entry.observation.widgets or ())
-            known = self._meant(entry, words)
-            if count and rng.random() < _WANDER_SHARE:
+            meant = self._meant(entry, words)
+            if self._lost[entry.episode]:
+                meant = np.array([ActionKind.CLICK, 0, 0])
+                if entry.step or not count:
+                    meant[0] = ActionKind.DONE
+            elif count and rng.random() < _WANDER_SHARE:
                 tokens[at] = (ActionKind.CLICK, rng.integers(count), 0)
-            elif known is None:
+                continue
+            if meant is None:
                 tokens[at] = (ActionKind.WAIT, 0, 0)
-            else:
-                kind = known[0]
-                aims = kind in (ActionKind.CLICK, ActionKind.TYPE)
-                tokens[at], mask[at] = known, (True, aims, kind == ActionKind.TYPE)
+                continue
+            kind = meant[0]
+            aims = kind in (ActionKind.CLICK, ActionKind.TYPE)
+            tokens[at], mask[at] = meant, (True, aims, kind == ActionKind.TYPE)
         return tokens, mask, np.zeros(tokens.shape, np.float32)
 
     def _meant(self, entry: Ready, words: Sequence[str]) -> np.ndarray | None:
