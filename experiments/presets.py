@@ -12,6 +12,7 @@ from experiments.config import (
     EvalConfig,
     ExperimentConfig,
     OptimizerConfig,
+    WarmStartConfig,
 )
 
 __all__ = ["MINIWOB_PRESETS", "PRESETS", "Preset"]
@@ -64,19 +65,20 @@ MINIWOB_PRESETS: Mapping[str, Preset] = MappingProxyType(
         "quick": Preset(
             config=ExperimentConfig(
                 run_dir=Path("runs/miniwob_quick"),
-                rounds=40,
+                rounds=48,
                 env=EnvConfig(backend="miniwob", max_steps=10),
                 algo=AlgoConfig(
                     method=_COMPARED,
-                    tasks_per_round=8,
+                    tasks_per_round=10,
                     group_size=8,
                     temperature=1.0,
                     rows_per_update=128,
                     max_augmented_steps=64,
                 ),
                 optim=OptimizerConfig(learning_rate=1e-3),
-                checkpoint=CheckpointConfig(save_every=1),
-                eval=EvalConfig(every=8, episodes_per_task=8),
+                checkpoint=CheckpointConfig(save_every=4),
+                eval=EvalConfig(every=8, episodes_per_task=4),
+                warm_start=WarmStartConfig(episodes=400, steps=150),
             ),
             note=f"real pages in a real Chromium, on 2 cores; uses {_COMPARED}",
         ),

@@ -9,7 +9,7 @@ from stepjax.envs.base import Observation, Task
 from stepjax.envs.pool import Ready
 from stepjax.rollout.encode import encode_action
 
-__all__ = ["Demonstrate", "Guide"]
+__all__ = ["HABITS", "Demonstrate", "Guide"]
 
 Demonstrate = Callable[[Task, Observation], Action]
 """`demonstrate(task, observation)`: what one who knows would do."""
@@ -17,6 +17,9 @@ Demonstrate = Callable[[Task, Observation], Action]
 _WANDER_SHARE = 0.15
 _ERROR_RANGES = ((0.02, 0.1), (0.25, 0.45), (0.6, 0.85))
 _ERROR_SHARES = (0.15, 0.1, 0.75)  # of tasks: well known, shaky, mostly mistaken
+
+HABITS = (_WANDER_SHARE, _ERROR_RANGES, _ERROR_SHARES)
+"""Numbers that demonstrations depend on beside their seed."""
 
 
 class Guide:

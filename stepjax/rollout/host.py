@@ -25,7 +25,7 @@ from stepjax.envs.pool import (
 from stepjax.rollout.backend import Frame, TaskTable
 from stepjax.rollout.encode import PointerCodec
 from stepjax.rollout.frames import frame_of
-from stepjax.rollout.guide import Demonstrate, Guide
+from stepjax.rollout.guide import HABITS, Demonstrate, Guide
 from stepjax.rollout.recorder import Codec, Recorder
 from stepjax.types import Trajectories
 
@@ -173,7 +173,7 @@ class HostBackend:
 
     def fingerprint(self) -> str:
         """Digest of the tasks and sizes that demonstrations depend on."""
-        parts = (self.name, self.max_steps, self.tasks.names, self._codec)
+        parts = (self.name, self.max_steps, self.tasks.names, self._codec, HABITS)
         trained = np.asarray(self.tasks.train_ids).tolist()
         return hashlib.sha256(repr((parts, trained)).encode()).hexdigest()
 
