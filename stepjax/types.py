@@ -69,7 +69,7 @@ class StepBatch:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trajectories:
-    """One round of trajectories, padded to L steps; the simulator and the pool both make it.
+    """One round of trajectories padded to L steps, whatever backend they come from.
 
     Attributes:
       task_id: [M] int32. Task actually run.
@@ -80,7 +80,7 @@ class Trajectories:
       step_mask: [M, L] bool. True for steps that happened.
       state_hash: [M, L] uint32. Equal hashes mean equal environment states.
       reward: [M] float32, in [0, 1]. Given once, at the end.
-      valid: [M] bool. False if the environment failed; such a trajectory counts nowhere.
+      valid: [M] bool. False if the environment failed: the trajectory counts nowhere.
     """
 
     task_id: jax.Array  # [M] int32

@@ -7,7 +7,7 @@ __all__ = ["Action", "ActionKind"]
 
 
 class ActionKind(enum.IntEnum):
-    """What an action does. The first nine are the pointer policy's first token, in order."""
+    """What an action does; the pointer policy's first token is one of the first nine."""
 
     CLICK = 0
     TYPE = 1

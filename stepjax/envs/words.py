@@ -17,7 +17,8 @@ ROLES = (
 )  # fmt: skip
 """Roles a widget can have; the index is what a prompt holds."""
 
-_WORD = re.compile(r"\"[^\"]+\"|'[^']+'(?!\w)|[\w@#$%+\-/]+(?:[.:][\w@#$%+\-/]+)*|[^\w\s]")
+_PART = r"[\w@#$%+\-/]+"
+_WORD = re.compile(rf"\"[^\"]+\"|'[^']+'(?!\w)|{_PART}(?:[.:]{_PART})*|[^\w\s]")
 _CLAUSE_ENDS = frozenset({",", ";", ".", "then", "and"})
 
 

@@ -309,7 +309,8 @@ def _drawer(keys: jax.Array, temperature) -> Callable[..., tuple]:
         logits = logits.astype(jnp.float32)
 
         def noise(key: jax.Array) -> jax.Array:
-            return jax.random.gumbel(jax.random.fold_in(key, position), logits.shape[1:])
+            key = jax.random.fold_in(key, position)
+            return jax.random.gumbel(key, logits.shape[1:])
 
         token = jnp.argmax(logits + temperature * jax.vmap(noise)(keys), axis=-1)
         log_probs = jax.nn.log_softmax(logits / divisor, axis=-1)

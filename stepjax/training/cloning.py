@@ -1,4 +1,4 @@
-"""Behavior cloning: the warm start that online training needs to see a first success."""
+"""Behavior cloning: the warm start without which training never sees a success."""
 
 from collections.abc import Callable
 from typing import Any
