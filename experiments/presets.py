@@ -65,7 +65,7 @@ MINIWOB_PRESETS: Mapping[str, Preset] = MappingProxyType(
         "quick": Preset(
             config=ExperimentConfig(
                 run_dir=Path("runs/miniwob_quick"),
-                rounds=48,
+                rounds=120,
                 env=EnvConfig(backend="miniwob", max_steps=10),
                 algo=AlgoConfig(
                     method=_COMPARED,
@@ -78,7 +78,7 @@ MINIWOB_PRESETS: Mapping[str, Preset] = MappingProxyType(
                 optim=OptimizerConfig(learning_rate=1e-3),
                 checkpoint=CheckpointConfig(save_every=4),
                 eval=EvalConfig(every=8, episodes_per_task=4),
-                warm_start=WarmStartConfig(episodes=400, steps=150),
+                warm_start=WarmStartConfig(episodes=800, steps=400),
             ),
             note=f"real pages in a real Chromium, on 2 cores; uses {_COMPARED}",
         ),

@@ -89,7 +89,7 @@ def warm_started_params(
             policy.evaluate,
             params,
             prompt,
-            tokens,
+            jnp.asarray(tokens),
             token_mask_of(jnp.asarray(tokens[:, 0])),
             key=clone_key,
             num_steps=settings.steps,

@@ -7,7 +7,7 @@ __all__ = ["Action", "ActionKind"]
 
 
 class ActionKind(enum.IntEnum):
-    """What an action does; the pointer policy's first token is one of the first nine."""
+    """What an action does; the pointer policy chooses among the first nine."""
 
     CLICK = 0
     TYPE = 1

@@ -154,7 +154,7 @@ class _PointerNet(nn.Module):
         self.kind_embed = nn.Embed(NUM_KINDS, self.width)
         self.widget_query = nn.Dense(self.width)
         self.word_query = nn.Dense(self.width)
-        self.copy = self.param("copy", nn.initializers.zeros, (3,))
+        self.copy_weight = self.param("copy_weight", nn.initializers.zeros, (3,))
 
     def encode(self, prompt: ScreenPrompt):
         """Query [S, D], kind logits [S, 9] and the memory the pointers need."""
@@ -186,7 +186,7 @@ class _PointerNet(nn.Module):
             jnp.any(same, axis=2), widget[:, None, None], axis=1
         )[:, 0].astype(scores.dtype)  # [S, I]: the word stands in the widget's label
         shifted = [jnp.pad(near, ((0, 0), (n, 0)))[:, :num_words] for n in range(3)]
-        copied = jnp.stack(shifted, axis=-1) @ self.copy
+        copied = jnp.stack(shifted, axis=-1) @ self.copy_weight
         scores = scores / jnp.sqrt(self.width) + copied
         return jnp.where(prompt.words > 0, scores, _MASKED)
 
@@ -273,7 +273,7 @@ def make_pointer_policy(
         *,
         temperature=1.0,
     ) -> PolicyOutput:
-        logits = net.apply(params, prompt, action_tokens)
+        logits: Any = net.apply(params, prompt, action_tokens)
         log_prob, entropy = [], []
         for position, row in enumerate(logits):
             log_probs = jax.nn.log_softmax(row.astype(jnp.float32) / temperature)

@@ -1,4 +1,4 @@
-"""The pointer policy: one distribution for acting and for training, and blind to padding."""
+"""The pointer policy: acting and training agree, and padding is invisible."""
 
 import dataclasses
 
