@@ -50,7 +50,7 @@ def policy_steps(desktops: int) -> float:
     policy = make_pointer_policy()
     backend = SimBackend(policy.sample, max_steps=STEPS, chunk_size=256)
     pool = sim.load_world()
-    start = sim.reset(pool, sim.take_task(pool, 0), jnp.uint32(0))
+    start = sim.reset(pool, sim.take_task(pool, jnp.int32(0)), jnp.uint32(0))
     blank = jax.tree.map(lambda leaf: leaf[None], sim.observe(pool, start))
     params = policy.init(jax.random.key(0), blank)
     ids = np.arange(desktops, dtype=np.int32) % len(backend.tasks.names)
