@@ -21,7 +21,13 @@ from stepjax.envs.actions import ActionKind
 from stepjax.envs.words import ROLES, WORD_BUCKETS
 from stepjax.types import PolicyOutput, ScreenPrompt
 
-__all__ = ["NUM_KINDS", "NUM_TOKENS", "PointerPolicy", "make_pointer_policy"]
+__all__ = [
+    "NUM_KINDS",
+    "NUM_TOKENS",
+    "PointerPolicy",
+    "make_pointer_policy",
+    "token_mask_of",
+]
 
 NUM_KINDS = 9
 """Kinds of action the policy can choose: the first nine of `ActionKind`."""
