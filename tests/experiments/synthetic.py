@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.compare_args import parse_plan
+
+SMALL_PLAN = ["--rounds", "16", "--algo.tasks-per-round", "8", "--algo.group-size", "8"]
 TASKS, ROUNDS, PER_ROUND = 32, 16, 64
 
 
@@ -90,3 +93,8 @@ def _round_metrics(rng, number: int, done: float, lift: float) -> dict[str, floa
         "update/clip_fraction": 0.05 + 0.1 * done,
         "time/round": 1.5,
     }
+
+
+def make_plan(folder, *more):
+    """A small comparison's plan in `folder`, from the command line's flags."""
+    return parse_plan(["--run-dir", str(folder), *SMALL_PLAN, *more])
