@@ -212,7 +212,8 @@ def test_tables_say_what_was_measured(finished):
 
 def test_results_are_written(finished, capsys):
     arguments = [
-        "--run-dir", str(finished.run_dir), *synthetic.SMALL_PLAN, "--methods", "step,gigrpo",
+        "--run-dir", str(finished.run_dir), *synthetic.SMALL_PLAN,
+        "--methods", "step,gigrpo",
         "--seeds", "3", "--learning-rates", "3e-4,1e-3", "--grid-seeds", "2",
         "--s-low", "0.2,1.0", "--report-only",
     ]  # fmt: skip
