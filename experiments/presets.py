@@ -65,7 +65,7 @@ MINIWOB_PRESETS: Mapping[str, Preset] = MappingProxyType(
         "quick": Preset(
             config=ExperimentConfig(
                 run_dir=Path("runs/miniwob_quick"),
-                rounds=120,
+                rounds=80,
                 env=EnvConfig(backend="miniwob", max_steps=10),
                 algo=AlgoConfig(
                     method=_COMPARED,
@@ -74,6 +74,7 @@ MINIWOB_PRESETS: Mapping[str, Preset] = MappingProxyType(
                     temperature=1.0,
                     rows_per_update=128,
                     max_augmented_steps=64,
+                    unsolved_share=0.25,
                 ),
                 optim=OptimizerConfig(learning_rate=1e-3),
                 checkpoint=CheckpointConfig(save_every=4),

@@ -15,8 +15,8 @@ Demonstrate = Callable[[Task, Observation], Action]
 """`demonstrate(task, observation)`: what one who knows would do."""
 
 _WANDER_SHARE = 0.15
-_ERROR_RANGES = ((0.02, 0.1), (0.25, 0.45), (0.6, 0.85))
-_ERROR_SHARES = (0.15, 0.1, 0.75)  # of tasks: well known, shaky, mostly mistaken
+_ERROR_RANGES = ((0.02, 0.1), (0.25, 0.45), (0.62, 0.88))
+_ERROR_SHARES = (0.12, 0.08, 0.8)  # of tasks: well known, shaky, mostly mistaken
 
 HABITS = (_WANDER_SHARE, _ERROR_RANGES, _ERROR_SHARES)
 """Numbers that demonstrations depend on beside their seed."""
