@@ -22,6 +22,8 @@ RESULT = RunResult(
     params_digest="0",
     evaluation={"round": 3, "eval/train_success": 0.75},
     backend="sim",
+    params=None,
+    start_params=None,
 )
 
 
