@@ -111,7 +111,7 @@ def warnings_for(metrics: Mapping[str, float]) -> list[str]:
     if of("augment/advantage_share", 0) > 0.5:
         found.append(
             "augmented rows make up more than half of the summed advantage; "
-            "a smaller --algo.augment-weight (0.25) lets plain rows count"
+            "a smaller --algo.augment-weight lets plain rows count more"
         )
     if of("augment/all_match_rate", 0) > 0.5 and of("augment/steps", 0) >= 8:
         found.append(

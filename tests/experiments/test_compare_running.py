@@ -100,9 +100,10 @@ def test_cells_of_the_real_loop(tmp_path):
     results = load_results(plan)
     starts = {round(r.numbers["train@0"], 6) for r in results if r.cell.seed == 0}
     assert len(starts) == 1  # one start for all methods
-    # Cells that come later find everything compiled.
+    # Cells that come later find everything compiled but the program of their own
+    # first state.
     last = results[-1].run
-    assert last.last("compile/count") == 0
+    assert last.last("compile/count") <= 1
     updates = {r.cell.method: r.numbers["updates"] for r in results}
     assert updates["t_grpo"] <= 1 < updates["gigrpo"]
 

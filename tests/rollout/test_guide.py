@@ -5,6 +5,7 @@ import pytest
 
 from stepjax.envs.actions import Action, ActionKind
 from stepjax.envs.base import Observation, StepResult, Task, Widget
+from stepjax.rollout import guide
 from stepjax.rollout.backend import TaskTable
 from stepjax.rollout.encode import decode_tokens, encode_action
 from stepjax.rollout.host import HostBackend
@@ -51,7 +52,9 @@ def make_backend(demonstrate=None) -> HostBackend:
     )
 
 
-def test_missteps_are_acted_out_but_not_imitated():
+def test_wandering_is_acted_out_but_not_imitated(monkeypatch):
+    # A demonstrator that is never lost.
+    monkeypatch.setattr(guide, "_ERROR_RANGES", ((0.0, 0.0),) * 3)
     asked = []
 
     def demonstrate(task: Task, seen: Observation) -> Action:
@@ -67,6 +70,17 @@ def test_missteps_are_acted_out_but_not_imitated():
     assert len(asked) > len(tokens)  # some steps were missteps
     np.testing.assert_array_equal(np.unique(tokens, axis=0), [[0, 2, 0]])
     assert len(prompt.words) == len(tokens)
+
+
+def test_a_lost_demonstrator_tries_the_first_thing_and_gives_up(monkeypatch):
+    monkeypatch.setattr(guide, "_ERROR_RANGES", ((1.0, 1.0),) * 3)
+    backend = make_backend(lambda task, seen: Action(kind=ActionKind.CLICK, widget=2))
+    try:
+        _, tokens = backend.demonstrations(10, seed=1)
+    finally:
+        backend.close()
+    done = [int(ActionKind.DONE), 0, 0]
+    np.testing.assert_array_equal(tokens, [[0, 0, 0], done] * 10)
 
 
 def test_without_a_demonstrator_it_says_so():

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import stepjax
 from stepjax.batching import flatten_steps, pack_single_update, pack_steps
@@ -102,6 +103,7 @@ def one_update(batch, loss=loss_fn, **options):
     return step(make_state(), batch)
 
 
+@pytest.mark.slow
 def test_split_padding_and_order_are_invisible():
     _, rows = make_round()
     whole, metrics = one_update(rows)
@@ -118,6 +120,7 @@ def test_split_padding_and_order_are_invisible():
         assert_close(metrics, other[1], tolerance=1e-5)
 
 
+@pytest.mark.slow
 def test_trajectory_mean_survives_the_cut():
     """As weights over all rows first; a mean per trajectory and part would not."""
     _, rows = make_round()
@@ -134,6 +137,7 @@ def test_trajectory_mean_survives_the_cut():
     np.testing.assert_allclose(left_metrics["loss"], right_metrics["loss"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_devices_are_invisible():
     _, rows = make_round()
     batches = pack_steps(rows, seed=0, rows_per_update=20, pad_to=32)
