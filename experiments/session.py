@@ -50,6 +50,7 @@ def run_with_report(about: str, config: ExperimentConfig) -> RunResult:
 
 def _keep_compilations(config: ExperimentConfig) -> None:
     """Compiled programs are kept between runs, unless the user chose a place."""
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore
+    if chosen is None:
         folder = config.warm_start.cache_dir.expanduser() / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
