@@ -65,14 +65,14 @@ MINIWOB_PRESETS: Mapping[str, Preset] = MappingProxyType(
         "quick": Preset(
             config=ExperimentConfig(
                 run_dir=Path("runs/miniwob_quick"),
-                rounds=80,
+                rounds=100,
                 env=EnvConfig(backend="miniwob", max_steps=10),
                 algo=AlgoConfig(
                     method=_COMPARED,
                     tasks_per_round=10,
                     group_size=8,
                     temperature=1.0,
-                    rows_per_update=128,
+                    rows_per_update=32,
                     max_augmented_steps=64,
                     unsolved_share=0.25,
                 ),

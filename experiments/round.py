@@ -116,10 +116,13 @@ def _plan_program(num_tasks: int, group_size: int) -> Callable[..., tuple]:
             for use in (_DRAW, _RESAMPLE, _SEEDS, _ACT, _AUGMENT)
         )
         sampler, task_ids = draw_tasks(sampler, draw, num_tasks=num_tasks)
+        # Held-out tasks count as mastered: they are neither cached nor unsolved.
+        trained = jnp.zeros(record.rate.shape, bool).at[sampler.order].set(True)
+        rate = jnp.where(trained, record.rate, 1.0)
         slots, replaced = stepjax.resample_tasks(
-            resample, task_ids, record.rate, group_size=group_size, **numbers
+            resample, task_ids, rate, group_size=group_size, **numbers
         )
-        cache = stepjax.cache_mask(record.rate, threshold=numbers["threshold"])
+        cache = stepjax.cache_mask(rate, threshold=numbers["threshold"])
         seeds = jax.random.bits(seed, (num_tasks * group_size,), jnp.uint32) >> 1
         return sampler, act, augment, slots, replaced, seeds, jnp.sum(cache)
 

@@ -23,6 +23,7 @@ from experiments.config import ExperimentConfig
 from experiments.errors import UsageError
 from stepjax.models.pointer import PointerPolicy, token_mask_of
 from stepjax.rollout.backend import Backend
+from stepjax.rollout.encode import PointerCodec
 from stepjax.training.cloning import clone_policy
 from stepjax.types import ScreenPrompt
 
@@ -73,7 +74,7 @@ def warm_started_params(
             f"backend {backend.name} has no demonstrations to start from; pass "
             "start_params to train()."
         )
-    path = _cache_path(config, backend)
+    path = _cache_path(config, backend, policy)
     kept = _read(path)
     if kept is not None:
         report(f"warm start from {path}")
@@ -105,8 +106,21 @@ def warm_started_params(
     return params
 
 
-def _cache_path(config: ExperimentConfig, backend: Demonstrator) -> Path:
+def _layout(policy: PointerPolicy) -> list[str]:
+    """Names, shapes and dtypes of the policy's parameters."""
+    prompt = jax.tree.map(lambda leaf: leaf[None], PointerCodec().empty_prompt())
+    shapes = jax.eval_shape(policy.init, jax.random.key(0), prompt)
+    return [
+        f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+    ]
+
+
+def _cache_path(
+    config: ExperimentConfig, backend: Demonstrator, policy: PointerPolicy
+) -> Path:
     matters = {
+        "parameters": _layout(policy),
         "format": _FORMAT,
         "backend": backend.fingerprint(),
         "policy": dataclasses.asdict(config.policy),
