@@ -75,6 +75,18 @@ def main(
     except RunError as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(1)
+    except ImportError as error:
+        said = " ".join(str(error).split())
+        print(f"{program}: {said}; pip install -e '.[experiments]'", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that went away
+        said = " ".join(str(error).split())
+        print(
+            f"{program}: {said}. The last checkpoint is whole: mend it and run the "
+            "same command again.",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     sys.exit(0)
 
 

@@ -171,8 +171,11 @@ def best_rates(plan: Plan, results: Sequence[CellResult]) -> dict[str, float]:
             }
             for rate in plan.learning_rates
         }
-        by_rate = {rate: found for rate, found in by_rate.items() if found}
-        if not by_rate:
+        # A rate tried on fewer seeds would shrink the seeds all rates are judged on.
+        most = max(len(found) for found in by_rate.values())
+        need = min(most, max(2, plan.grid_seeds))
+        by_rate = {rate: found for rate, found in by_rate.items() if len(found) >= need}
+        if not most:
             continue
         shared = set.intersection(*(set(found) for found in by_rate.values()))
         means = {

@@ -51,7 +51,7 @@ class EnvConfig:
     Chromium)."""
 
     chromium: Path | None = None
-    """Path of the Chromium to drive (miniwob only). None: $CHROMIUM, then PATH."""
+    """Chromium to drive (miniwob only). None: $STEPJAX_CHROMIUM, then PATH."""
 
     max_steps: int = 15
     """Most steps of a trajectory."""

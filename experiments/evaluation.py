@@ -78,17 +78,21 @@ def summarize(
       success: [E] float. Success of each, NaN if unknown.
 
     Returns:
-      `eval/train_success`, `eval/unseen_success`, `eval/infeasible_success`, and for
-      the first two the number of tasks above 60%, `eval/train_above_60` and
+      `eval/train_success`, `eval/unseen_success`, `eval/infeasible_success`, the last
+      also by split (`eval/train_infeasible_success`, ...), and for the first two the
+      number of tasks above 60%, `eval/train_above_60` and
       `eval/unseen_above_60`. A group without any known success has no mean.
     """
     infeasible = table.infeasible[task_ids]
-    train = np.isin(task_ids, table.train_ids) & ~infeasible
+    trained = np.isin(task_ids, table.train_ids)
+    train = trained & ~infeasible
     unseen = np.isin(task_ids, table.unseen_ids) & ~infeasible
     means = {
         "eval/train_success": _mean(success[train]),
         "eval/unseen_success": _mean(success[unseen]),
         "eval/infeasible_success": _mean(success[infeasible]),
+        "eval/train_infeasible_success": _mean(success[infeasible & trained]),
+        "eval/unseen_infeasible_success": _mean(success[infeasible & ~trained]),
     }
     return {name: mean for name, mean in means.items() if not math.isnan(mean)} | {
         "eval/train_above_60": int(np.sum(success[train] > _GOOD)),

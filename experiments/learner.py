@@ -28,6 +28,7 @@ from stepjax.types import LossOutput, PolicyOutput, StepBatch
 __all__ = [
     "Learner",
     "acting_params",
+    "check_mesh",
     "local_key",
     "make_learner",
     "make_optimizer",
@@ -51,6 +52,24 @@ class Learner:
     state: TrainState
     state_sharding: TrainState
     micro_batch_size: int
+
+
+def check_mesh(config: ExperimentConfig) -> jax.sharding.Mesh:
+    """The mesh of a run, found fit before anything slow begins.
+
+    Raises:
+      UsageError: If it does not fit the devices, or they do not divide the rows of an
+        update.
+    """
+    with as_usage_error(ValueError):
+        mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    shards, rows = mesh.shape["data"] * mesh.shape["fsdp"], config.algo.rows_per_update
+    if rows % shards:
+        raise UsageError(
+            f"algo.rows_per_update = {rows} is not divisible by the {shards} devices "
+            "of mesh axes data and fsdp; choose a multiple of it."
+        )
+    return mesh
 
 
 def make_learner(
@@ -78,14 +97,8 @@ def make_learner(
         rows of an update, or a round draws more tasks than there are.
     """
     algo = config.algo
-    with as_usage_error(ValueError):
-        mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    mesh = check_mesh(config)
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    if algo.rows_per_update % shards:
-        raise UsageError(
-            f"algo.rows_per_update = {algo.rows_per_update} is not divisible by the "
-            f"{shards} devices of mesh axes data and fsdp; choose a multiple of it."
-        )
     if algo.tasks_per_round > len(train_ids):
         raise UsageError(
             f"algo.tasks_per_round = {algo.tasks_per_round} is more than the "

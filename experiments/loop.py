@@ -20,6 +20,7 @@ from experiments.evaluation import evaluate
 from experiments.learner import (
     Learner,
     acting_params,
+    check_mesh,
     local_key,
     make_learner,
     mean_metrics,
@@ -95,6 +96,7 @@ def train(
             from experiments.backends import make_policy
 
             policy = make_policy(config.policy)
+        check_mesh(config)
         if backend is None:
             from experiments.backends import open_backend
 
@@ -140,9 +142,10 @@ class _Run:
             from experiments.warm_start import warm_started_params
 
             self.observer.waiting("warm start")
-            given = warm_started_params(
-                self.config, self.backend, self.policy, report=self.observer.waiting
-            )
+            with environment_failures():
+                given = warm_started_params(
+                    self.config, self.backend, self.policy, report=self.observer.waiting
+                )
         self.folder.write_params(jax.device_get(given))
         return self.folder.read_params()
 

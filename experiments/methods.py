@@ -5,7 +5,7 @@
 | t_grpo | uniform | group z-score | no | the whole round |
 | t_grpo_many | uniform | group z-score | no | whole trajectories |
 | gigrpo | uniform | group z-score | no | steps |
-| gigpo | uniform | group z-score + state groups | no | steps |
+| gigpo | uniform | centered in the group + in equal states | no | steps |
 | step | by success rate | success rate | yes | steps |
 | step_no_sampling | uniform | success rate | yes | steps |
 | step_no_augmentation | by success rate | success rate | no | steps |
@@ -13,7 +13,7 @@
 | step_balanced | by success rate, capped | success rate | weight 0.25 | steps |
 
 Six are the paper's (arXiv:2511.13091, sections 4.1, 6.1 and 6.3). t_grpo_many and gigpo
-tell apart what more updates and what state groups do; step_balanced is ours.
+tell what more updates do, and what GiGPO as published does; step_balanced is ours.
 """
 
 import dataclasses

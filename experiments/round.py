@@ -26,7 +26,7 @@ __all__ = ["Credit", "RoundPlan", "assign_credit", "plan_round", "round_rows"]
 # What a round's key is folded with: one number for each use.
 _DRAW, _RESAMPLE, _SEEDS, _ACT, _AUGMENT, _PICK = range(6)
 
-_GROUP_BUCKETS = (64, 256, 1024, 4096)
+_SMALLEST_BUCKET = 64  # of steps to augment; larger ones are powers of two
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -246,7 +246,7 @@ def _step_groups(
 ) -> tuple[StepBatch, float]:
     """Rows of all groups that disagree, and the share of groups that agree."""
     count, size = len(places), algo.resolved_step_group_size
-    bucket = next((size for size in _GROUP_BUCKETS if count <= size), count)
+    bucket = max(_SMALLEST_BUCKET, 1 << (count - 1).bit_length())
     padded = np.minimum(np.arange(bucket), count - 1)
     rows = take_rows(taken, padded)
     found = _group_program(sample_fn, size)(

@@ -112,7 +112,7 @@ class RunFolder:
         self._write_json("tasks.json", table)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Write `result.json`; its presence means that nothing is left to do."""
+        """Write `result.json`; its presence tells how the last run ended."""
         self._write_json("result.json", result)
 
     def write_params(self, params: Mapping[str, Any]) -> None:

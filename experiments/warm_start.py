@@ -1,8 +1,9 @@
 """The warm start: a policy that imitates a fallible demonstrator, cached on disk.
 
 Online training needs a policy that sometimes succeeds. The paper starts from a model
-that solves 41% of its training tasks; ours starts near that, by behavior cloning on
-practice episodes that are never tasks of the pool.
+that solves 41% of its training tasks; ours starts near that, by behavior cloning. On
+the simulator episodes are of practice tasks, none of which asks for what a task of the
+pool does by the same names; on web pages they are of the training pages.
 """
 
 import dataclasses

@@ -131,3 +131,8 @@ def test_help_answers_without_jax(module):
         if line.startswith("import time:")
     }
     assert not imported & {"jax", "flax", "optax", "matplotlib", "orbax.checkpoint"}
+
+
+def test_no_placeholder_is_left(repository_root):
+    for path in sorted((repository_root / "docs").glob("*.md")):
+        assert "@@" not in path.read_text(), path.name

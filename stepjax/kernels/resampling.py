@@ -187,7 +187,9 @@ def resample_tasks(
       sharpness: See `replacement_prob`.
       kept_copies: Copies of each task that are never replaced.
       max_cache_copies: Most extra copies of one task; None for no bound. May be traced.
-      unsolved_share: Probability, see above.
+      unsolved_share: Probability, see above. A task that must not be run at all, such
+        as one held out for evaluation, needs a rate of 1 here: at 0 it counts as
+        unsolved.
 
     Returns:
       `(slots, replaced)`: [B, N] int32 task ids, [B, N] bool, True where the copy was

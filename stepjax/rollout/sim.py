@@ -1,5 +1,6 @@
 """Rollouts of the simulated desktop: every desktop of a round in one compiled scan."""
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from stepjax.rollout.backend import Frame, TaskTable
 from stepjax.types import ScreenPrompt, Trajectories
 
 __all__ = ["SimBackend", "collect_sim", "demonstrate_sim"]
+
+_DEMONSTRATED_TOGETHER = 1024
+_MOST_STEPS = 15
 
 SampleFn = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
 
@@ -48,7 +52,7 @@ def collect_sim(
     Returns:
       Trajectories [M, L, ...], all valid.
     """
-    tasks = jax.vmap(sim.take_task, (None, 0))(pool, task_ids)
+    tasks = _limited(jax.vmap(sim.take_task, (None, 0))(pool, task_ids), num_steps)
     states = jax.vmap(sim.reset, (None, 0, 0))(pool, tasks, seeds)
     row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
@@ -102,6 +106,7 @@ def demonstrate_sim(
     """
     keys = jax.random.split(key, seeds.shape[0])
     beliefs = jax.vmap(sim.init_belief, (None, 0, 0))(pool, tasks, keys)
+    tasks = _limited(tasks, num_steps)
     states = jax.vmap(sim.reset, (None, 0, 0))(pool, tasks, seeds)
 
     def one_step(states: sim.SimState, step: jax.Array):
@@ -115,6 +120,12 @@ def demonstrate_sim(
         return after, (prompt, tokens, running)
 
     return jax.lax.scan(one_step, states, jnp.arange(num_steps))[1]
+
+
+def _limited(tasks: sim.SimTask, num_steps: int) -> sim.SimTask:
+    """The tasks with a step limit of at most `num_steps`: episodes end by it."""
+    limit = jnp.minimum(jnp.asarray(tasks.step_limit), num_steps)
+    return dataclasses.replace(tasks, step_limit=limit)
 
 
 def _task_table() -> TaskTable:
@@ -154,8 +165,14 @@ class SimBackend:
           chunk_size: Desktops stepped together.
 
         Raises:
-          ValueError: If `max_steps` or `chunk_size` is below 1.
+          ValueError: If `max_steps` or `chunk_size` is below 1, or `max_steps` above
+            the 15 steps that the simulator's tasks allow.
         """
+        if max_steps > _MOST_STEPS:
+            raise ValueError(
+                f"SimBackend: max_steps must be <= {_MOST_STEPS}, the simulator's own "
+                f"limit, got {max_steps}."
+            )
         for name, value in {"max_steps": max_steps, "chunk_size": chunk_size}.items():
             if value < 1:
                 raise ValueError(f"SimBackend: {name} must be >= 1, got {value}.")
@@ -208,7 +225,9 @@ class SimBackend:
         Returns:
           Prompts [S, ...] and action tokens [S, 3] int32 of all steps.
         """
-        chunk = 4 * self._chunk_size
+        chunk = (
+            _DEMONSTRATED_TOGETHER  # not the chunk size: results must not depend on it
+        )
         count = -(-num_episodes // chunk) * chunk
         practice = sim.practice_tasks(count, seed)
         run = jax.jit(functools.partial(demonstrate_sim, num_steps=self.max_steps))
@@ -224,7 +243,8 @@ class SimBackend:
     def fingerprint(self) -> str:
         """Digest of the world and its tasks: what a cached warm start depends on."""
         digest = hashlib.sha256(str(self.max_steps).encode())
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self._pool):
+        depends = (self._pool, sim.practice_tasks(64, seed=0))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(depends):
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.ascontiguousarray(leaf).tobytes())
         return digest.hexdigest()

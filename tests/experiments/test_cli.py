@@ -129,3 +129,14 @@ def test_a_mistake_ends_the_process_with_2_and_one_line(repository_root):
     )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_one_line(capsys):
+    def run(about, config):
+        raise OSError(28, "No space left on device", "runs/x/metrics.jsonl")
+
+    with pytest.raises(SystemExit) as stop:
+        cli.main("python -m experiments.osworld", PRESETS, run, [])
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in line and "run the same command again" in line
