@@ -29,6 +29,15 @@ class ActionKind(enum.IntEnum):
     BACK = 17
     HOME = 18
     INVALID = 19
+    TRIPLE_CLICK = 20
+    MIDDLE_CLICK = 21
+    SCROLL_LEFT = 22
+    SCROLL_RIGHT = 23
+    MOUSE_DOWN = 24
+    MOUSE_UP = 25
+    KEY_DOWN = 26
+    KEY_UP = 27
+    SEQUENCE = 28
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +51,11 @@ class Action:
       to_x: End of a drag, in [0, 1], or None.
       to_y: End of a drag, in [0, 1], or None.
       text: Text to type or to answer, application to open, or why it is invalid.
-      keys: Keys pressed together, by name, for PRESS.
+      keys: Keys by name: pressed together for PRESS, one for KEY_DOWN and KEY_UP, held
+        meanwhile for clicks and drags.
+      button: Mouse button of DRAG, MOUSE_DOWN and MOUSE_UP: left, middle or right.
+      amount: Notches of a scroll, or seconds of WAIT; None for the backend's own.
+      parts: Actions of a SEQUENCE, in order; none of them is a SEQUENCE.
       widget: Index into the observation's widgets, if the action was aimed at one.
     """
 
@@ -53,4 +66,7 @@ class Action:
     to_y: float | None = None
     text: str = ""
     keys: tuple[str, ...] = ()
+    button: str = "left"
+    amount: float | None = None
+    parts: tuple["Action", ...] = ()
     widget: int | None = None

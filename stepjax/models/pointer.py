@@ -38,6 +38,7 @@ NUM_TOKENS = 3
 _MASKED = -1e9
 _MAX_CLAUSES = 8
 _STATE_BITS = 3
+_PAST_KINDS = ActionKind.INVALID + 1  # kinds added later never enter its history
 
 
 class _Reader(nn.Module):
@@ -79,7 +80,7 @@ class _Reader(nn.Module):
             nn.relu(nn.Dense(self.width, name="widget_in")(widget))
         )
         history = (
-            nn.Embed(len(ActionKind) + 1, self.width, name="past_kind")(
+            nn.Embed(_PAST_KINDS + 1, self.width, name="past_kind")(
                 prompt.history_kind + 1
             )
             + _mean_words(embed, prompt.history_words)
