@@ -25,6 +25,8 @@ SIZES = (1_024, 102_400, 1_024_000)
 GROUP = 128
 NUM_TASKS = 369
 TOLERANCE = 1e-6
+BYTES = 9  # of a step sample: reward and mask in, advantage out
+LARGE = 64 * 2**20  # floats of an array that no cache holds
 
 padded = jax.jit(jax.vmap(stepjax.group_advantages))
 copy = jax.jit(lambda rewards, mask: jnp.where(mask, rewards * 2.0, 0.0))
@@ -87,7 +89,17 @@ def check_equal(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
         raise RuntimeError(f"{name} differs from stepjax by {worst}; nothing timed")
 
 
-def measure(size: int, verl_python: Path) -> list[list[str]]:
+def memory_bandwidth() -> float:
+    """Bytes a second, read and written, while a large array is copied."""
+    large = jnp.ones(LARGE, jnp.float32)
+    seconds = best_time(lambda: _double(large), repeats=10)
+    return 2 * large.nbytes / seconds
+
+
+_double = jax.jit(lambda x: x * 2.0)
+
+
+def measure(size: int, verl_python: Path, bandwidth: float) -> list[list[str]]:
     """Rows of the table for one number of step samples."""
     rng = np.random.default_rng(0)
     rewards = (rng.random(size) * 1000.0).astype(np.float32)
@@ -113,9 +125,10 @@ def measure(size: int, verl_python: Path) -> list[list[str]]:
         lambda: pipeline(key, record, unit, mask, ids)
     )
     times["stepjax"] = best_time(lambda: padded(device, mask), repeats=200)
-    times["limit: same bytes in and out"] = best_time(
+    times["same bytes in and out, in cache"] = best_time(
         lambda: copy(device, mask), repeats=200
     )
+    limit = times["same bytes through memory"] = size * BYTES / bandwidth
     against = times.get("verl vectorized")
     return [
         [
@@ -123,7 +136,7 @@ def measure(size: int, verl_python: Path) -> list[list[str]]:
             name,
             show_time(seconds),
             f"{against / seconds:.2f}x" if against else "verl not installed",
-            f"{seconds / times['limit: same bytes in and out']:.1f}x",
+            f"{seconds / limit:.1f}x",
         ]
         for name, seconds in times.items()
     ]
@@ -131,7 +144,8 @@ def measure(size: int, verl_python: Path) -> list[list[str]]:
 
 def run(args: argparse.Namespace) -> None:
     """Print the table."""
-    rows = [row for size in SIZES for row in measure(size, Path(args.verl_python))]
+    bandwidth, python = memory_bandwidth(), Path(args.verl_python)
+    rows = [row for size in SIZES for row in measure(size, python, bandwidth)]
     print_table(
         f"Group advantages, groups of {GROUP}, float32",
         (
@@ -139,9 +153,13 @@ def run(args: argparse.Namespace) -> None:
             "implementation",
             "time",
             "speed / verl vectorized",
-            "/ limit",
+            "/ memory",
         ),
         rows,
     )
-    if not Path(args.verl_python).exists():
-        print(f"\nverl rows are missing: no {args.verl_python}; scripts/verl_venv.sh")
+    print(
+        "\n`/ memory`: against the time the same bytes take at "
+        f"{bandwidth / 1e9:.1f} GB/s, measured on {LARGE * 4 // 2**20} MiB."
+    )
+    if not python.exists():
+        print(f"\nverl rows are missing: no {python}; scripts/verl_venv.sh")

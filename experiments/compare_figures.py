@@ -99,8 +99,8 @@ def _figure_1(
 ) -> Path:
     figure, panels = style.new_figure(width=11.5, height=4.4, columns=2)
     parts = (
-        ("train/above_60", "by the success record"),
-        ("eval/train_above_60", "by greedy evaluation"),
+        ("train/above_60", "by the success record, infeasible ones too"),
+        ("eval/train_above_60", "by greedy evaluation, feasible ones"),
     )
     for axes, (name, kind) in zip(panels, parts, strict=True):
         for method, cells in curves.items():
@@ -119,18 +119,11 @@ def _figure_1(
 def _curves(
     plan: Plan, curves: Mapping[str, Sequence[CellResult]], folder: Path
 ) -> Path:
-    sampled = any(
-        "auc_sampled" in r.numbers for cells in curves.values() for r in cells
-    )
-    parts = [
+    parts = (
         ("eval/train_success", "Training tasks, greedy"),
         ("eval/unseen_success", "Unseen tasks, greedy"),
-    ]
-    if sampled:
-        parts.insert(0, ("eval/train_sampled_success", "Training tasks, sampled"))
-    figure, panels = style.new_figure(
-        width=5.6 * len(parts), height=4.4, columns=len(parts)
     )
+    figure, panels = style.new_figure(width=11.2, height=4.4, columns=2)
     for axes, (name, title) in zip(panels, parts, strict=True):
         for method, cells in curves.items():
             _band(axes, cells, name, method, factor=100.0)
@@ -210,8 +203,8 @@ def _figure_5(
 ) -> dict[str, Path]:
     figure, panels = style.new_figure(width=11.5, height=4.2, columns=2)
     parts = (
-        ("train/above_60", "by the success record"),
-        ("eval/train_above_60", "by greedy evaluation"),
+        ("train/above_60", "by the success record, infeasible ones too"),
+        ("eval/train_above_60", "by greedy evaluation, feasible ones"),
     )
     drawn = False
     for axes, (name, kind) in zip(panels, parts, strict=True):
@@ -249,7 +242,7 @@ def _differences(
     for axes, reference in zip(panels, references, strict=False):
         axes.axvline(0, color=style.GREY, linewidth=1)
         for row, method in enumerate(methods):
-            found = paired(curves[method], curves[reference], "auc")
+            found = paired(curves[method], curves[reference], "auc_train")
             if found is None or method == reference:
                 continue
             color = style.BLUE if found.is_clear else style.GREY

@@ -51,7 +51,7 @@ def render(plan: Plan, caption: str) -> tuple[str, dict[str, Any]]:
       UsageError: If no cell is finished.
     """
     results = load_results(plan)
-    if not any("auc" in result.numbers for result in results):
+    if not any("auc_train" in result.numbers for result in results):
         raise UsageError(
             f"no cell in {plan.run_dir} is finished; run without --report-only first."
         )

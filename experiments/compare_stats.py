@@ -28,7 +28,6 @@ BUDGETS = {"1/4": 0.25, "1/2": 0.5, "1": 1.0}
 """Parts of the budget at which methods are compared, by their name in tables."""
 
 _AT_BUDGETS = {
-    "sampled": "eval/train_sampled_success",
     "train": "eval/train_success",
     "unseen": "eval/unseen_success",
     "above_60": "eval/train_above_60",
@@ -108,10 +107,10 @@ def cell_numbers(run: Run, budget: int) -> dict[str, float]:
       budget: Trajectories in all; parts of it are `BUDGETS`.
 
     Returns:
-      `train@1/4` and so on for greedy and `sampled` success on training tasks,
+      `train@1/4` and so on for greedy success on training tasks,
       `unseen`, tasks `above_60` in evaluation and `record_60` by the success record;
       `train@0` for the start, the record's after round 1; areas under the curves
-      `auc` (sampled where it was measured, else greedy), `auc_train`, `auc_unseen`;
+      `auc_train` and `auc_unseen`;
       `infeasible@0` and `@1`; `updates` per round. What the run did not log is missing.
     """
     numbers: dict[str, float] = {}
@@ -122,10 +121,8 @@ def cell_numbers(run: Run, budget: int) -> dict[str, float]:
         numbers[f"{short}@0"] = float(y[0])
         for label, part in BUDGETS.items():
             numbers[f"{short}@{label}"] = value_at(x, y, part * budget)
-        if short in ("sampled", "train", "unseen"):
+        if short in ("train", "unseen"):
             numbers[f"auc_{short}"] = area_under_curve(x, y)
-    if "auc_train" in numbers:
-        numbers["auc"] = numbers.get("auc_sampled", numbers["auc_train"])
     for label, value in (
         ("infeasible@0", run.first("eval/infeasible_success")),
         ("infeasible@1", run.last("eval/infeasible_success")),
@@ -165,9 +162,9 @@ def best_rates(plan: Plan, results: Sequence[CellResult]) -> dict[str, float]:
     for method in plan.methods:
         by_rate = {
             rate: {
-                r.cell.seed: r.numbers["auc"]
+                r.cell.seed: r.numbers["auc_train"]
                 for r in select(results, method, rate)
-                if "auc" in r.numbers
+                if "auc_train" in r.numbers
             }
             for rate in plan.learning_rates
         }

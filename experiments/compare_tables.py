@@ -8,8 +8,8 @@ import numpy as np
 from experiments.compare_plan import Plan
 from experiments.compare_stats import BUDGETS, CellResult, paired, select
 from experiments.compare_text import (
+    AREA_TEXT,
     Table,
-    area_text,
     interval_text,
     mean_text,
     paired_text,
@@ -97,7 +97,7 @@ def ablation_table(
             continue
         cells = select(results, method, rates[method])
         row = [METHODS[method].title]
-        for name in ("train@1", "unseen@1", "auc"):
+        for name in ("train@1", "unseen@1", "auc_train"):
             row.append(mean_text(cells, name))
             difference = None if method == "step" else paired(cells, full, name)
             row.append("" if difference is None else interval_text(difference, 100.0))
@@ -106,7 +106,7 @@ def ablation_table(
         name="table2",
         title="Table 2 (simulator). Ablations of STEP, greedy success at the end, %",
         caption="Differences to STEP are paired by seed, with their 95% interval; AUC "
-        f"is {area_text(results)}. All at the shared learning rate. {caption}",
+        f"is {AREA_TEXT}. All at the shared learning rate. {caption}",
         header=(
             "variant",
             "train",
@@ -134,7 +134,6 @@ def budget_table(
     measures = [
         (short, text, factor)
         for short, text, factor in (
-            ("sampled", "sampled", 100.0),
             ("train", "greedy", 100.0),
             ("above_60", "> 60%", 1.0),
             ("record_60", "record > 60%", 1.0),
@@ -154,7 +153,7 @@ def budget_table(
         row = [METHODS[method].title, f"{rates[method]:g}"]
         for short, _, factor in measures:
             row += [plain_text(cells, f"{short}@{part}", factor) for part in BUDGETS]
-        row += [mean_text(cells, "auc"), mean_text(cells, "auc_unseen")]
+        row += [mean_text(cells, "auc_train"), mean_text(cells, "auc_unseen")]
         rows.append((*row, plain_text(cells, "updates", 1.0), str(len(cells))))
     return Table(
         name=name,
@@ -162,7 +161,7 @@ def budget_table(
         caption="Success in %, `> 60%` in training tasks by greedy evaluation and by "
         "the success record that training keeps; @1/4 is after a quarter of the "
         f"budget of {plan.trajectories:,} trajectories. `unseen` is greedy. AUC is "
-        f"{area_text(results)}, mean over seeds ± half of the 95% interval. `updates` "
+        f"{AREA_TEXT}, mean over seeds ± half of the 95% interval. `updates` "
         f"counts optimizer updates per round. {caption}",
         header=tuple(header),
         rows=tuple(rows),
@@ -181,7 +180,7 @@ def rate_table(plan: Plan, results: Sequence[CellResult], caption: str) -> Table
     return Table(
         name="learning_rates",
         title="Area under the curve by learning rate, %",
-        caption=f"AUC is {area_text(results)}; mean over n seeds ± half of the 95% "
+        caption=f"AUC is {AREA_TEXT}; mean over n seeds ± half of the 95% "
         f"interval. The shared rate is {plan.shared_rate:g}. {caption}",
         header=("method", *(f"{rate:g}" for rate in plan.learning_rates)),
         rows=tuple(rows),
@@ -199,12 +198,10 @@ def paired_table(
 ) -> Table:
     """Differences of all methods to one of them, paired by seed, with intervals."""
     base = select(results, reference, rates[reference])
-    sampled = any("sampled@1" in r.numbers for r in results)
-    early = "sampled" if sampled else "train"
     measures = (
-        ("auc", "AUC"),
-        (f"{early}@1/4", f"{'sampled' if sampled else 'greedy'} @1/4"),
-        (f"{early}@1/2", f"{'sampled' if sampled else 'greedy'} @1/2"),
+        ("auc_train", "AUC"),
+        ("train@1/4", "greedy @1/4"),
+        ("train@1/2", "greedy @1/2"),
         ("train@1", "greedy @1"),
         ("unseen@1", "unseen @1"),
     )

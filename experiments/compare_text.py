@@ -9,13 +9,17 @@ import numpy as np
 from experiments.compare_stats import CellResult, Interval, mean_interval
 
 __all__ = [
+    "AREA_TEXT",
     "Table",
-    "area_text",
     "interval_text",
     "mean_text",
     "paired_text",
     "plain_text",
 ]
+
+
+AREA_TEXT = "the mean greedy success on training tasks over the whole budget"
+"""What the area under the curve is of, for captions."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,10 +87,3 @@ def paired_text(found: Interval) -> str:
         text = f"**{text}**"
     ahead = sum(value > 0 for value in found.values)
     return f"{text}, {ahead} of {found.count}"
-
-
-def area_text(results: Sequence[CellResult]) -> str:
-    """What the area under the curve is of, for captions."""
-    sampled = any("auc_sampled" in r.numbers for r in results)
-    kind = "sampled" if sampled else "greedy"
-    return f"the mean {kind} success on training tasks over the whole budget"

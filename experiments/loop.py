@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from experiments.config import ExperimentConfig
+from experiments.config import ExperimentConfig, flat_config
 from experiments.errors import RunError, UsageError, as_usage_error
 from experiments.evaluation import evaluate
 from experiments.learner import (
@@ -107,7 +107,8 @@ def train(
         result = run.go(run.start_params(start_params))
         if at_end is not None and result.status == "finished":
             observer.waiting("report")
-            at_end(backend, result)
+            with environment_failures():
+                at_end(backend, result)
         observer.finished(result)
         return result
 
@@ -126,6 +127,7 @@ class _Run:
     def __post_init__(self):
         self.compiled = CompileCounter()
         self.warned: set[str] = set()
+        self.settings = flat_config(self.config)
 
     # --- Start ------------------------------------------------------------------------
 
@@ -167,7 +169,7 @@ class _Run:
                 state = self._round(learner, state)
                 self._save(manager, state)
             if self.stop.asked:
-                save_checkpoint(manager, state, {})
+                save_checkpoint(manager, state, self.settings)
             self.observer.waiting("last checkpoint")
             manager.wait_until_finished()
             self.stop.at_once = True
@@ -192,7 +194,7 @@ class _Run:
         metrics = self._evaluate(learner.state)
         self.folder.log_metrics(metrics)
         self.observer.round_finished(metrics)
-        save_checkpoint(manager, learner.state, {})
+        save_checkpoint(manager, learner.state, self.settings)
         return learner.state
 
     # --- One round --------------------------------------------------------------------
@@ -338,7 +340,7 @@ class _Run:
         number = int(state.round)
         last = number == self.config.rounds
         if last or number % self.config.checkpoint.save_every == 0:
-            save_checkpoint(manager, state, {})
+            save_checkpoint(manager, state, self.settings)
 
     def _warn(self, number: int, text: str) -> None:
         self.folder.log_warning(number, text)

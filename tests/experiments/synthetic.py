@@ -73,7 +73,6 @@ def write_run(
 def evaluation(success: float, num_tasks: int = TASKS) -> dict[str, float]:
     return {
         "eval/train_success": success,
-        "eval/train_sampled_success": success - 0.02,
         "eval/unseen_success": 0.5 * success,
         "eval/infeasible_success": 0.25 * success,
         "eval/train_above_60": round(success * num_tasks),

@@ -140,11 +140,9 @@ def test_numbers_of_a_cell_by_hand(finished):
         "train@1/4": 0.475,
         "train@1/2": 0.55,
         "train@1": 0.7,
-        "sampled@1": 0.68,
         "unseen@1": 0.35,
         "infeasible@1": 0.175,
         "auc_train": 0.55,
-        "auc": 0.53,
         "auc_unseen": 0.275,
         "above_60@1": 22.0,  # 0.7 of 32 tasks
         "updates": 4.0,

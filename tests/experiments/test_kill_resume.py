@@ -7,29 +7,53 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-ROUNDS = 30
-TIMEOUT = 300.0  # seconds; generous, because machines may be busy
+TIMEOUT = 600.0  # seconds; generous, because machines may be busy
+
+
+class World(NamedTuple):
+    """A job to kill: its command without the folder, and how many rounds it runs."""
+
+    command: Callable[[Path], list[str]]
+    rounds: int
+    longest_delay: float  # seconds between a line of the metrics and the kill
+
+
+def lever_command(folder: Path) -> list[str]:
+    return ["-m", "tests.experiments.lever_world", str(folder), "30"]
+
+
+def main_job_command(folder: Path) -> list[str]:
+    return [
+        *("-m", "experiments.osworld", "--run-dir", str(folder), "--rounds", "24"),
+        *("--algo.tasks-per-round", "8", "--algo.group-size", "8"),
+        *("--checkpoint.save-every", "2", "--eval.every", "8"),
+        *("--warm-start.steps", "100", "--warm-start.episodes", "256"),
+        *("--warm-start.cache-dir", str(folder.parent / "cache")),
+    ]
+
+
+LEVERS = World(lever_command, 30, 0.05)
+MAIN_JOB = World(main_job_command, 24, 2.0)
 
 
 @pytest.fixture
 def start(repository_root):
-    """Function that starts the run of a folder as a process of its own."""
+    """Function that starts a job as a process of its own."""
     processes = []
 
-    def start(folder: Path) -> subprocess.Popen:
+    def start(arguments: list[str]) -> subprocess.Popen:
         environ = os.environ | {
             "PYTHONPATH": str(repository_root),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.experiments.lever_world"),
-                *(str(folder), str(ROUNDS)),
-            ],
+            [sys.executable, *arguments],
             cwd=repository_root,
             env=environ,
             stdout=subprocess.DEVNULL,
@@ -68,33 +92,36 @@ def kill_at(process: subprocess.Popen, folder: Path, lines: int, delay: float) -
     return process.returncode == -signal.SIGKILL
 
 
-def result_of(folder: Path) -> dict:
+def result_of(folder: Path, rounds: int) -> dict:
     result = json.loads((folder / "result.json").read_text())
-    assert result["status"] == "finished" and result["round"] == ROUNDS
+    assert result["status"] == "finished" and result["round"] == rounds
     return result
 
 
-def check_kills(start, tmp_path: Path, kills: int) -> None:
-    finish(start(tmp_path / "unbroken"))
-    wanted = result_of(tmp_path / "unbroken")
-    rng, folder = random.Random(0), tmp_path / "killed"
-    targets = sorted(rng.randrange(ROUNDS) for _ in range(kills))
+def check_kills(start, world: World, tmp_path: Path, kills: int) -> None:
+    unbroken, folder = tmp_path / "unbroken", tmp_path / "killed"
+    finish(start(world.command(unbroken)))
+    wanted = result_of(unbroken, world.rounds)
+    rng = random.Random(0)
+    targets = sorted(rng.randrange(world.rounds) for _ in range(kills))
     killed = 0
     for target in targets:
-        killed += kill_at(start(folder), folder, target, rng.uniform(0.0, 0.05))
+        process = start(world.command(folder))
+        killed += kill_at(process, folder, target, rng.uniform(0, world.longest_delay))
     assert killed >= max(1, kills - 2), "the run must not end before it is killed"
-    finish(start(folder))
-    found = result_of(folder)
+    finish(start(world.command(folder)))
+    found = result_of(folder, world.rounds)
     assert found["params_digest"] == wanted["params_digest"]
     assert found["updates"] == wanted["updates"]
     rows = (folder / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(row)["round"] for row in rows] == list(range(ROUNDS + 1))
+    assert [json.loads(row)["round"] for row in rows] == list(range(world.rounds + 1))
 
 
 def test_three_kills(start, tmp_path):
-    check_kills(start, tmp_path, 3)
+    check_kills(start, LEVERS, tmp_path, 3)
 
 
 @pytest.mark.slow
-def test_twenty_kills(start, tmp_path):
-    check_kills(start, tmp_path, 20)
+@pytest.mark.parametrize("world", [LEVERS, MAIN_JOB], ids=["levers", "main job"])
+def test_twenty_kills(start, tmp_path, world):
+    check_kills(start, world, tmp_path, 20)
