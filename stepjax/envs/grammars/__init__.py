@@ -6,6 +6,15 @@ that carries the reason, never an exception. A new grammar is a module with a
 `parse_<name>(text, ...) -> Action` and a `format_<name>(action, ...) -> str`.
 """
 
+from stepjax.envs.grammars.computer13 import format_computer_13, parse_computer_13
+from stepjax.envs.grammars.pyautogui import format_pyautogui, parse_pyautogui
 from stepjax.envs.grammars.ui_tars import format_ui_tars, parse_ui_tars
 
-__all__ = ["format_ui_tars", "parse_ui_tars"]
+__all__ = [
+    "format_computer_13",
+    "format_pyautogui",
+    "format_ui_tars",
+    "parse_computer_13",
+    "parse_pyautogui",
+    "parse_ui_tars",
+]

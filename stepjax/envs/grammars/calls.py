@@ -3,7 +3,14 @@
 import dataclasses
 import re
 
-__all__ = ["Call", "GrammarError", "MAX_VALUE_CHARS", "format_call", "scan_call"]
+__all__ = [
+    "MAX_VALUE_CHARS",
+    "UNWANTED",
+    "Call",
+    "GrammarError",
+    "format_call",
+    "scan_call",
+]
 
 MAX_VALUE_CHARS = 4096
 """Longest argument accepted, after its escapes are resolved."""
@@ -12,7 +19,8 @@ _MAX_ARGUMENTS = 4
 _NAME = re.compile(r"[a-z][a-z_]{0,31}")
 _SPACE = re.compile(r"[ \t\n]{0,16}")
 _PLAIN = re.compile(r"[^\\'\"]+")
-_UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+"""Characters no argument may hold: controls and lone surrogates."""
 _ESCAPES = {"n": "\n", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
 
 
@@ -132,6 +140,6 @@ def _scan_string(text: str, at: int) -> tuple[str, int]:
         if length > MAX_VALUE_CHARS:
             raise GrammarError(f"a value is longer than {MAX_VALUE_CHARS} characters")
     value = "".join(parts)
-    if _UNWANTED.search(value):
+    if UNWANTED.search(value):
         raise GrammarError("a value holds control characters")
     return value, at + 1
