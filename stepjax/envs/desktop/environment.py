@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,27 +11,22 @@ from typing import Any
 import numpy as np
 
 from stepjax.envs.actions import Action, ActionKind
-from stepjax.envs.base import Observation, StepResult, Task
+from stepjax.envs.base import Observation, StepResult, Task, Widget
 from stepjax.envs.desktop.booted import Desktop, DesktopPhase
 from stepjax.envs.desktop.screen_states import (
     ScreenStates,
     same_screen,
     small_screen,
 )
+from stepjax.envs.desktop.settings import DesktopSettings
 from stepjax.envs.desktop.spares import SparePool
 from stepjax.envs.desktop.tasks.schema import TaskSpec
-from stepjax.envs.pool import Deadlines
 
 __all__ = [
-    "DEADLINES",
     "DesktopDiedError",
     "DesktopEnvironment",
-    "DesktopSettings",
     "LoadTask",
 ]
-
-DEADLINES = Deadlines(create=60.0, reset=180.0, step=60.0, evaluate=120.0, close=20.0)
-"""Seconds for calls of desktops: applications take their time on a busy machine."""
 
 LoadTask = Callable[[str, int], TaskSpec]
 """`load(name, seed)`: what to set up and how to judge it."""
@@ -39,6 +35,7 @@ Plan = Callable[..., Sequence[dict[str, Any]]]
 Setup = Callable[..., None]
 Evaluate = Callable[..., float]
 
+_LOG = logging.getLogger(__name__)
 _END_KINDS = (ActionKind.DONE, ActionKind.FAIL)
 _LOOK_SECONDS = 0.2
 _DYING_SECONDS = 0.5
@@ -46,41 +43,6 @@ _DYING_SECONDS = 0.5
 
 class DesktopDiedError(RuntimeError):
     """A desktop ended in the middle of an episode, whoever is to blame."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DesktopSettings:
-    """How an environment looks at a desktop, and how patient it is.
-
-    Attributes:
-      image_size: Width and height of screenshots, or None for the screen's own.
-      widgets: Read the widgets too; costs up to 0.3 s a step.
-      settle_ms: Milliseconds between an action and the look at what it did.
-      quiet_seconds: Most seconds to wait for a screen to come to rest, after a task is
-        set up and before it is judged; an application may still be loading or saving.
-      take_seconds: Most seconds to wait for a desktop.
-
-    Raises:
-      ValueError: If a number is out of range.
-    """
-
-    image_size: tuple[int, int] | None = None
-    widgets: bool = False
-    settle_ms: int = 100
-    quiet_seconds: float = 5.0
-    take_seconds: float = 120.0
-
-    def __post_init__(self):
-        size = self.image_size
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ValueError(f"image_size must be (width, height) >= 1, got {size}.")
-        if self.settle_ms < 0 or self.quiet_seconds < 0:
-            raise ValueError(
-                "settle_ms and quiet_seconds must be >= 0, got "
-                f"{self.settle_ms} and {self.quiet_seconds}."
-            )
-        if not self.take_seconds > 0:
-            raise ValueError(f"take_seconds must be > 0, got {self.take_seconds}.")
 
 
 class DesktopEnvironment:
@@ -160,8 +122,7 @@ class DesktopEnvironment:
         desktop, spec, last = self._held()
         rest, self._ended_by = _split_end(action)
         if rest is not None:
-            width, height = self._screen
-            operations = self._plan(rest, width=width, height=height)
+            operations = self._operations(_aimed(rest, last.widgets or ()))
             with self._blaming(desktop, "an action"):
                 last = self._look(desktop, spec, operations)
         return StepResult(observation=last, terminated=self._ended_by is not None)
@@ -213,6 +174,16 @@ class DesktopEnvironment:
             first = self._look(desktop, spec, ())
         self._spares.note(desktop, DesktopPhase.ACTING)
         return first
+
+    def _operations(self, action: Action) -> Sequence[dict[str, Any]]:
+        """What the input devices do; nothing for an action that makes no sense."""
+        width, height = self._screen
+        try:
+            return self._plan(action, width=width, height=height)
+        except ValueError as error:
+            # The agent's mistake and not the desktop's: a step gone by, not a fault.
+            _LOG.info("nothing done for an impossible action: %s", error)
+            return ()
 
     def _held(self) -> tuple[Desktop, TaskSpec, Observation]:
         if self._desktop is None or self._spec is None or self._last is None:
@@ -279,6 +250,18 @@ def _split_end(action: Action) -> tuple[Action | None, ActionKind | None]:
             rest = dataclasses.replace(action, parts=before) if before else None
             return rest, part.kind
     return action, None
+
+
+def _aimed(action: Action, widgets: Sequence[Widget]) -> Action:
+    """The action with a place, where it only names a widget."""
+    if action.parts:
+        parts = tuple(_aimed(part, widgets) for part in action.parts)
+        return dataclasses.replace(action, parts=parts)
+    index = action.widget
+    if index is None or action.x is not None or not 0 <= index < len(widgets):
+        return action
+    left, top, right, bottom = widgets[index].box
+    return dataclasses.replace(action, x=(left + right) / 2, y=(top + bottom) / 2)
 
 
 def _dies(desktop: Desktop) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from stepjax.envs.desktop.booted import Desktop
-from stepjax.envs.desktop.environment import DesktopEnvironment, DesktopSettings
+from stepjax.envs.desktop.environment import DesktopEnvironment
+from stepjax.envs.desktop.settings import DesktopSettings
 from stepjax.envs.desktop.spares import SparePool
 from stepjax.envs.desktop.table import make_task
 from stepjax.envs.desktop.tasks.schema import TaskSpec
@@ -85,7 +86,7 @@ def show_task(
       DesktopError: If the task cannot be set up.
       VncError: If the desktop cannot be served.
     """
-    from PIL import Image
+    from PIL import Image  # pyright: ignore[reportMissingImports] # optional
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"--out must end in .png or .jpg, got {out}.")
@@ -119,9 +120,10 @@ def _serve(
     report: Callable[[str], None],
     hold: Callable[[], None],
 ) -> None:
-    with serve_vnc(desktop.sandbox, desktop.client, port=port) as (port, password):
+    with serve_vnc(desktop.sandbox, desktop.client, port=port) as (where, password):
         report(
-            f"VNC on localhost:{port}, password {password} (shown once); Ctrl-C ends it"
+            f"VNC on localhost:{where}, password {password} (shown this once). Ctrl-C "
+            "ends it."
         )
         hold()
 

@@ -27,14 +27,12 @@ class SparePool:
     """Desktops for several environments at once; every method is safe in any thread.
 
     Example:
-      A desktop for one episode, given back even if the episode fails::
+      A desktop for one episode::
 
         with SparePool(boot, spares=2, max_alive=6) as pool:
             desktop = pool.take()
-            try:
-                desktop.client.view()
-            finally:
-                pool.end(desktop)
+            picture = desktop.client.view().image
+            pool.end(desktop)
     """
 
     def __init__(

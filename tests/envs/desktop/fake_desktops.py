@@ -62,7 +62,8 @@ class FakeClient:
         self.done += list(operations)
         width, height = size or self.size
         image = np.full((height, width, 3), 40 * len(self.done) % 256, np.uint8)
-        seen = (Widget(role="button", label="OK"),) if widgets else None
+        button = Widget(role="button", label="OK", box=(0.5, 0.25, 1.0, 0.75))
+        seen = (button,) if widgets else None
         return types.SimpleNamespace(
             image=image, widgets=seen, width=self.size[0], height=self.size[1]
         )

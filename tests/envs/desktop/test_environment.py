@@ -6,12 +6,9 @@ import pytest
 
 from stepjax.envs.actions import Action, ActionKind
 from stepjax.envs.desktop.booted import DesktopPhase
-from stepjax.envs.desktop.environment import (
-    DesktopDiedError,
-    DesktopEnvironment,
-    DesktopSettings,
-)
+from stepjax.envs.desktop.environment import DesktopDiedError, DesktopEnvironment
 from stepjax.envs.desktop.screen_states import ScreenStates
+from stepjax.envs.desktop.settings import DesktopSettings
 from stepjax.envs.desktop.spares import NoDesktopError, SparePool
 from stepjax.envs.pool import Deadlines, EnvironmentPool, TrajectoryStatus
 from tests.envs.desktop import fake_desktops as fake
@@ -124,6 +121,31 @@ def test_a_sequence_ends_where_it_says_so(world, parts, typed, ended):
     assert len(world.of(environment).client.done) == typed
     last = parts[1].kind if ended and typed else parts[0].kind
     assert environment.evaluate() == (last is not ActionKind.FAIL and typed > 0)
+
+
+def test_an_impossible_action_is_a_step_gone_by(world):
+    def plan(action, *, width, height):
+        raise ValueError("plan: x is 7.0")
+
+    environment = world.environment()
+    environment._plan = plan
+    environment.reset(make_task(), 0)
+    result = environment.step(Action(kind=ActionKind.CLICK, x=7.0, y=0.0))
+    assert not result.terminated
+    assert world.of(environment).client.done == []
+
+
+def test_actions_at_widgets_get_a_place(world):
+    planned = []
+    environment = world.environment(widgets=True)
+    environment._plan = lambda action, **size: planned.append(action) or ()
+    environment.reset(make_task(), 0)
+    click = Action(kind=ActionKind.CLICK, widget=0)
+    lost = Action(kind=ActionKind.CLICK, widget=9)
+    environment.step(click)
+    environment.step(Action(kind=ActionKind.SEQUENCE, parts=(click, WAIT, lost)))
+    assert (planned[0].x, planned[0].y) == (0.75, 0.5)
+    assert [part.x for part in planned[1].parts] == [0.75, None, None]
 
 
 def test_a_reset_brings_another_desktop(world):
