@@ -1,0 +1,35 @@
+"""Upstream's OSWorld code in a process of its own: setup, evaluators, machines."""
+
+from stepjax.envs.desktop.upstream.bridge import (
+    LoopbackBridge,
+    ServerAddress,
+    SocketAddress,
+)
+from stepjax.envs.desktop.upstream.errors import UpstreamError
+from stepjax.envs.desktop.upstream.evaluators import (
+    Evaluators,
+    Verdict,
+    evaluate_upstream,
+    setup_upstream,
+)
+from stepjax.envs.desktop.upstream.validate import (
+    Row,
+    add_validate_arguments,
+    validate,
+    validate_command,
+)
+
+__all__ = [
+    "Evaluators",
+    "LoopbackBridge",
+    "Row",
+    "ServerAddress",
+    "SocketAddress",
+    "UpstreamError",
+    "Verdict",
+    "add_validate_arguments",
+    "evaluate_upstream",
+    "setup_upstream",
+    "validate",
+    "validate_command",
+]

@@ -1,0 +1,273 @@
+"""Upstream's setup and evaluators on a desktop, from a pool of worker processes."""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stepjax.envs.actions import ActionKind
+from stepjax.envs.desktop.tasks.schema import TaskSpec
+from stepjax.envs.desktop.upstream.assets import assets_of, missing_assets
+from stepjax.envs.desktop.upstream.bridge import (
+    Address,
+    ServerAddress,
+    SocketAddress,
+    UnixBridge,
+)
+from stepjax.envs.desktop.upstream.errors import UpstreamError
+from stepjax.envs.desktop.upstream.install import find_interpreter
+from stepjax.envs.desktop.upstream.jail import EXCHANGE, jail_command
+from stepjax.envs.desktop.upstream.process import WorkerProcess
+from stepjax.envs.desktop.upstream.worker_pool import WorkerPool
+
+__all__ = [
+    "Evaluators",
+    "Verdict",
+    "address_of",
+    "evaluate_upstream",
+    "setup_upstream",
+]
+
+_LOG = logging.getLogger(__name__)
+
+# These import what the agent has written; their worker is not used again.
+_RUNS_AGENT_CODE = frozenset(
+    {"check_python_file_by_test_suite", "check_python_file_by_gold_file"}
+)
+
+Command = Callable[[Path], list[str]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What upstream's evaluator says of an episode.
+
+    Attributes:
+      score: In [0, 1].
+      note: Why the score is 0 where the metric failed on what the agent left, as it
+        does on a broken or absent document; "" otherwise.
+    """
+
+    score: float
+    note: str = ""
+
+
+class Evaluators:
+    """Worker processes that set tasks up and judge them as upstream does.
+
+    A worker takes seconds to start, some hundred megabytes, and one call at a time; the
+    pool starts workers when calls need them and keeps them. Each call gets its own way
+    to its desktop, which is cut when the call ends.
+
+    Args:
+      folder: Virtual environment of the evaluators; see `find_interpreter`.
+      cache: The user's folder of assets, or None.
+      screen: Width and height of the desktops, which setup commands may ask for.
+      workers: Most worker processes.
+      start_timeout: Seconds that starting one may take.
+      password: What sudo asks for on the desktops.
+      command: Command line of a worker that sees the exchange folder, which it is
+        given, where it is; None for the sandboxed worker.
+
+    Raises:
+      UpstreamError: If there are no evaluators in `folder`.
+      ValueError: If `workers` is below 1.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        cache: Path | None = None,
+        screen: tuple[int, int] = (1920, 1080),
+        workers: int = 1,
+        start_timeout: float = 180.0,
+        password: str = "password",
+        command: Command | None = None,
+    ):
+        jailed = command or functools.partial(jail_command, find_interpreter(folder))
+        self._cache = cache
+        self._screen, self._password = tuple(screen), password
+        self._workers = WorkerPool(
+            lambda: WorkerProcess(jailed(self._exchange), start_timeout=start_timeout),
+            size=workers,
+        )
+        self._numbers = itertools.count()
+        self._exchange = Path(tempfile.mkdtemp(prefix="stepjax-evaluators-"))
+        self._seen = self._exchange if command else EXCHANGE
+
+    def __enter__(self) -> "Evaluators":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def names(self, *, timeout: float = 60.0) -> dict[str, list[str]]:
+        """Setup steps, getters and metrics of the installed version."""
+        with self._workers.borrow(timeout) as worker:
+            return worker.call("names", {}, timeout=timeout)
+
+    def setup(self, spec: TaskSpec, desktop: Any, *, timeout: float = 170.0) -> None:
+        """Set a task up on a desktop.
+
+        Args:
+          spec: The task.
+          desktop: An `Address`, or what has `socket` and `token`, as a sandbox.
+          timeout: Seconds for all of it.
+
+        Raises:
+          UpstreamError: If it cannot be set up, or not in time.
+          ValueError: If an asset is missing; names the path it should have.
+        """
+        with self._request(spec, desktop, timeout) as (worker, request, seconds):
+            worker.call("setup", request, timeout=seconds)
+
+    def judge(
+        self,
+        spec: TaskSpec,
+        desktop: Any,
+        *,
+        ended_by: ActionKind | None = None,
+        timeout: float = 110.0,
+    ) -> Verdict:
+        """Judge what the agent left on a desktop, after the task's own last steps.
+
+        Args:
+          spec: The task.
+          desktop: An `Address`, or what has `socket` and `token`, as a sandbox.
+          ended_by: DONE or FAIL; None if the episode was cut.
+          timeout: Seconds for all of it.
+
+        Raises:
+          UpstreamError: If it cannot be judged: the desktop does not answer, or the
+            evaluator crashed or took too long. Never the agent's failure.
+          ValueError: If an asset is missing; names the path it should have.
+        """
+        with self._request(spec, desktop, timeout) as (worker, request, seconds):
+            request["ended_by"] = "FAIL" if ended_by is ActionKind.FAIL else "DONE"
+            answer = worker.call("evaluate", request, timeout=seconds)
+            if any(c.metric in _RUNS_AGENT_CODE for c in spec.evaluator.checks):
+                worker.close()
+        verdict = _verdict(answer)
+        if verdict.note:
+            _LOG.info("%s scores 0: %s", spec.name, verdict.note)
+        return verdict
+
+    def evaluate(
+        self,
+        spec: TaskSpec,
+        desktop: Any,
+        *,
+        ended_by: ActionKind | None = None,
+        timeout: float = 110.0,
+    ) -> float:
+        """Score alone; see `judge`."""
+        return self.judge(spec, desktop, ended_by=ended_by, timeout=timeout).score
+
+    def close(self) -> None:
+        """End every worker, also those that are busy; never raises."""
+        self._workers.close()
+        shutil.rmtree(self._exchange, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _request(
+        self, spec: TaskSpec, desktop: Any, timeout: float
+    ) -> Iterator[tuple[WorkerProcess, dict[str, Any], float]]:
+        """A worker, what to ask it, and the seconds that are left."""
+        deadline = time.monotonic() + timeout
+        addresses = _addresses(desktop)
+        missing = missing_assets(spec.data, source=spec.source, cache=self._cache)
+        if missing:
+            raise ValueError(f"{spec.source}: missing asset {missing[0]}.")
+        with self._workers.borrow(timeout) as worker:
+            folder = self._exchange / str(next(self._numbers))
+            bridges: list[UnixBridge] = []
+            try:
+                self._copy_assets(spec, folder / "assets")
+                for name, address in addresses.items():
+                    bridges.append(UnixBridge(folder / f"{name}.sock", address))
+                seen = self._seen / folder.name
+                request = {
+                    "task": _plain(spec.data),
+                    "assets": str(seen / "assets"),
+                    "sockets": {name: str(seen / f"{name}.sock") for name in addresses},
+                    "screen": self._screen,
+                    "password": self._password,
+                }
+                yield worker, request, max(deadline - time.monotonic(), 0.0)
+            finally:
+                for bridge in bridges:
+                    bridge.close()
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _copy_assets(self, spec: TaskSpec, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        for asset in assets_of(spec.data, source=spec.source):
+            if self._cache is not None:  # else there are none, or they were missing
+                shutil.copyfile(self._cache / spec.id / asset.name, folder / asset.name)
+
+
+def setup_upstream(
+    spec: TaskSpec, desktop: Any, *, evaluators: Evaluators, timeout: float = 170.0
+) -> None:
+    """Set a task up as upstream does; see `Evaluators.setup`."""
+    evaluators.setup(spec, desktop, timeout=timeout)
+
+
+def evaluate_upstream(
+    spec: TaskSpec,
+    desktop: Any,
+    *,
+    evaluators: Evaluators,
+    ended_by: ActionKind | None = None,
+    timeout: float = 110.0,
+) -> float:
+    """Score of an episode as upstream judges it; see `Evaluators.judge`."""
+    return evaluators.evaluate(spec, desktop, ended_by=ended_by, timeout=timeout)
+
+
+def address_of(desktop: Any) -> Address:
+    """Address of a desktop's server.
+
+    Args:
+      desktop: An `Address`, or what has `socket` and `token`, as a sandbox.
+
+    Raises:
+      TypeError: If it is neither.
+    """
+    if isinstance(desktop, SocketAddress | ServerAddress):
+        return desktop
+    path, token = getattr(desktop, "socket", None), getattr(desktop, "token", None)
+    if path is None or token is None:
+        raise TypeError(
+            f"desktop must be an address or have socket and token, got {desktop!r}."
+        )
+    return SocketAddress(socket=Path(path), token=token)
+
+
+def _addresses(desktop: Any) -> dict[str, Address]:
+    """Servers of a desktop by the name that the worker knows them under."""
+    return {"server": address_of(desktop)}
+
+
+def _verdict(answer: Any) -> Verdict:
+    score = answer.get("score") if isinstance(answer, dict) else None
+    if not isinstance(score, int | float) or not 0.0 <= score <= 1.0:
+        raise UpstreamError(f"evaluate: {str(answer)[:80]!r} is no score")
+    return Verdict(score=float(score), note=str(answer.get("note", "")))
+
+
+def _plain(value: Any) -> Any:
+    """The same value out of dictionaries and lists, whatever mappings hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value
