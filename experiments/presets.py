@@ -65,7 +65,7 @@ MINIWOB_PRESETS: Mapping[str, Preset] = MappingProxyType(
         "quick": Preset(
             config=ExperimentConfig(
                 run_dir=Path("runs/miniwob_quick"),
-                rounds=100,
+                rounds=180,
                 env=EnvConfig(backend="miniwob", max_steps=10),
                 algo=AlgoConfig(
                     method=_COMPARED,
@@ -76,9 +76,9 @@ MINIWOB_PRESETS: Mapping[str, Preset] = MappingProxyType(
                     max_augmented_steps=64,
                     unsolved_share=0.25,
                 ),
-                optim=OptimizerConfig(learning_rate=1e-3),
+                optim=OptimizerConfig(learning_rate=5e-4),
                 checkpoint=CheckpointConfig(save_every=4),
-                eval=EvalConfig(every=8, episodes_per_task=4),
+                eval=EvalConfig(every=20, episodes_per_task=8),
                 warm_start=WarmStartConfig(episodes=800, steps=400),
             ),
             note=(
