@@ -10,7 +10,7 @@ import shutil
 
 from stepjax.envs.desktop.sandbox.home import VARIABLES
 from stepjax.envs.desktop.sandbox.limits import tmpfs_megabytes
-from stepjax.envs.desktop.sandbox.spec import Limits, SandboxError
+from stepjax.envs.desktop.sandbox.spec import SandboxError, SandboxSpec
 
 __all__ = ["bubblewrap_arguments", "find_bubblewrap"]
 
@@ -46,7 +46,7 @@ def find_bubblewrap() -> str:
 
 
 def bubblewrap_arguments(
-    *, stage: pathlib.Path, limits: Limits, info_fd: int, block_fd: int
+    *, stage: pathlib.Path, spec: SandboxSpec, info_fd: int, block_fd: int
 ) -> list[str]:
     """Arguments that describe the sandbox to `bwrap`.
 
@@ -54,14 +54,14 @@ def bubblewrap_arguments(
 
     Args:
       stage: What `home.make_stage` made.
-      limits: For the sizes of the file systems in memory.
+      spec: For the sizes of the file systems in memory.
       info_fd: Gets a JSON object with the host's pid of the first process inside.
       block_fd: The sandbox waits until something can be read here.
 
     Returns:
       All but the command to run.
     """
-    sizes = tmpfs_megabytes(limits)
+    sizes = tmpfs_megabytes(spec)
     arguments = [
         "--unshare-user", "--unshare-all", "--disable-userns", "--hostname", "vm",
         "--uid", "1000", "--gid", "1000",

@@ -1,6 +1,6 @@
 """Limits every process of a desktop is born with."""
 
-from stepjax.envs.desktop.sandbox.spec import Limits
+from stepjax.envs.desktop.sandbox.spec import Limits, SandboxSpec
 
 __all__ = ["SHARED_MEMORY_MB", "limited", "tmpfs_megabytes"]
 
@@ -12,14 +12,16 @@ _RUN_MB, _VAR_MB = 16, 64
 _OOM_SCORE = 500
 
 
-def tmpfs_megabytes(limits: Limits) -> dict[str, int]:
+def tmpfs_megabytes(spec: SandboxSpec) -> dict[str, int]:
     """MB of each file system in memory, by the folder it is mounted on."""
-    half = max(limits.disk_mb // 2, 4)
+    half = max(spec.limits.disk_mb // 2, 4)
+    # The X server keeps its picture in a file below /run.
+    picture = spec.width * spec.height * 4 >> 20
     return {
         "/home/user": half,
         "/tmp": half,
         "/dev/shm": SHARED_MEMORY_MB,
-        "/run": _RUN_MB,
+        "/run": _RUN_MB + 2 * picture,
         "/var": _VAR_MB,
     }
 

@@ -12,7 +12,7 @@ import stat
 
 from stepjax.envs.desktop.sandbox.home import VARIABLES
 from stepjax.envs.desktop.sandbox.limits import limited, tmpfs_megabytes
-from stepjax.envs.desktop.sandbox.spec import Limits
+from stepjax.envs.desktop.sandbox.spec import SandboxSpec
 
 __all__ = ["overlay_command", "readable_copy"]
 
@@ -41,7 +41,7 @@ def overlay_command(
     *,
     folder: pathlib.Path,
     stage: pathlib.Path,
-    limits: Limits,
+    spec: SandboxSpec,
     command: list[str],
     info_fd: int,
     block_fd: int,
@@ -51,7 +51,7 @@ def overlay_command(
     Args:
       folder: The desktop's folder; mounts are made in it, unseen by the host.
       stage: What `home.make_stage` made.
-      limits: For the sizes of the file systems in memory.
+      spec: For the sizes of the file systems in memory.
       command: What to run inside, as an ordinary user who may use `sudo`.
       info_fd: Gets a JSON object with the host's pid of the first process inside.
       block_fd: The sandbox waits until something can be read here.
@@ -68,16 +68,16 @@ def overlay_command(
     plan = {
         "root": str(folder / "root"),
         "scratch": str(folder / "scratch"),
-        "scratch_mb": limits.disk_mb,
+        "scratch_mb": spec.limits.disk_mb,
         "etc": str(etc),
         "var": [name for name in _VAR if pathlib.Path("/var", name).is_dir()],
         "binds": {
             f"/opt/stepjax/{name}": str(stage / name) for name in ("inside", "home")
         },
-        "tmpfs": tmpfs_megabytes(limits),
+        "tmpfs": tmpfs_megabytes(spec),
         "variables": {**VARIABLES, "PYTHONPATH": "/opt/stepjax"},
         # The user's number is one of the host's: a control group counts instead.
-        "command": limited(command, limits, count=False),
+        "command": limited(command, spec.limits, count=False),
         "info_fd": info_fd,
         "block_fd": block_fd,
     }

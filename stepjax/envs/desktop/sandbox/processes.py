@@ -79,10 +79,13 @@ class DesktopView:
         return total / 1024
 
     def files_mb(self) -> float:
-        """Memory its files take, MB."""
+        """Memory the files in the home folder and in /tmp take, MB.
+
+        Elsewhere they are shared memory, which their users' sizes include.
+        """
         total = 0
-        for fd in self._files.values():
-            about = os.fstatvfs(fd)
+        for name in ("home/user", "tmp"):
+            about = os.fstatvfs(self._files[name])
             total += (about.f_blocks - about.f_bfree) * about.f_frsize
         return total / (1 << 20)
 

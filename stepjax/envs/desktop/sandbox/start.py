@@ -148,14 +148,14 @@ def _spawn(
         fds += [pipes.info_theirs, pipes.block_theirs]
         if spec.needs_root:
             command, plan = overlay.overlay_command(
-                folder=folder, stage=stage, limits=spec.limits, command=program,
+                folder=folder, stage=stage, spec=spec, command=program,
                 info_fd=fds[3], block_fd=fds[4],
             )  # fmt: skip
             fds.append(pipes.with_text(plan))
             command.append(str(fds[5]))
         else:
             arguments = bubblewrap.bubblewrap_arguments(
-                stage=stage, limits=spec.limits, info_fd=fds[3], block_fd=fds[4]
+                stage=stage, spec=spec, info_fd=fds[3], block_fd=fds[4]
             )
             fds.append(pipes.with_text("\0".join(arguments)))
             command = _unprivileged(base.unprivileged) + [
@@ -205,9 +205,9 @@ def _wait_until_usable(
     on_failure: contextlib.ExitStack,
 ) -> None:
     info = _read_answer(pipes.info, deadline, sandbox, timeout)
-    init_pid = int(info["child-pid"])
+    init_pid = int(str(info["child-pid"]))
     limits = sandbox.spec.limits
-    room = sum(tmpfs_megabytes(limits).values())
+    room = sum(tmpfs_megabytes(sandbox.spec).values())
     group = cgroups.make_group(sandbox.folder.name.replace("_", "x"), limits, room)
     if group is not None:
         on_failure.callback(group.remove)
