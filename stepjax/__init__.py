@@ -82,6 +82,7 @@ from stepjax.losses.step_grpo import step_grpo_loss as step_grpo_loss
 from stepjax.types import LossOutput as LossOutput
 from stepjax.types import PolicyOutput as PolicyOutput
 from stepjax.types import ScreenPrompt as ScreenPrompt
+from stepjax.types import ScreenshotPrompt as ScreenshotPrompt
 from stepjax.types import StepBatch as StepBatch
 from stepjax.types import SuccessRateRecord as SuccessRateRecord
 from stepjax.types import Trajectories as Trajectories
@@ -92,6 +93,7 @@ __all__ = [
     "LossOutput",
     "PolicyOutput",
     "ScreenPrompt",
+    "ScreenshotPrompt",
     "StepBatch",
     "SuccessRateRecord",
     "Trajectories",

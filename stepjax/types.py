@@ -18,6 +18,7 @@ __all__ = [
     "LossOutput",
     "PolicyOutput",
     "ScreenPrompt",
+    "ScreenshotPrompt",
     "StepBatch",
     "SuccessRateRecord",
     "Trajectories",
@@ -122,6 +123,31 @@ class ScreenPrompt:
     widget_mask: jax.Array  # [W] bool
     history_kind: jax.Array  # [H] int32
     history_words: jax.Array  # [H, K] int32
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScreenshotPrompt:
+    """A picture of a screen and an instruction: the screenshot policy's input.
+
+    Words are hashed ids (`stepjax.envs.words.word_id`); 0 is padding.
+
+    Attributes:
+      screenshot: [height, width, 3] uint8. The screen, scaled down.
+      words: [I] int32. Words of the instruction, in order.
+      clause: [I] int32. Which clause of the instruction each word stands in, from 0.
+      history_kind: [H] int32. Kind of the latest actions, newest first; -1 for none.
+      history_place: [H, 2] float32. Where each was done, as shares of the screen from
+        the left and from the top; -1 for nowhere.
+      history_word: [H] int32. What each typed or pressed, as one word; 0 for nothing.
+    """
+
+    screenshot: jax.Array  # [height, width, 3] uint8
+    words: jax.Array  # [I] int32
+    clause: jax.Array  # [I] int32
+    history_kind: jax.Array  # [H] int32
+    history_place: jax.Array  # [H, 2] float32
+    history_word: jax.Array  # [H] int32
 
 
 @jax.tree_util.register_dataclass

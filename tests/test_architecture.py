@@ -32,7 +32,7 @@ ALLOWED = {
     "training": BASE | {"kernels"} | LAYER_2,
     "envs": BASE,
     "rollout": BASE | {"envs"},
-    "models": BASE | {"envs.words", "envs.actions"},
+    "models": BASE | {"envs.words", "envs.actions", "envs.screen_actions"},
     "__init__": BASE | {"kernels"} | LAYER_2,
 }
 # Arithmetic that kernels share; importable from its module, not from the top.

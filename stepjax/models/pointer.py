@@ -19,6 +19,14 @@ import jax.numpy as jnp
 
 from stepjax.envs.actions import ActionKind
 from stepjax.envs.words import ROLES, WORD_BUCKETS
+from stepjax.models.policy import (
+    MASKED,
+    Attend,
+    Policy,
+    check_sizes,
+    output_of,
+    token_drawer,
+)
 from stepjax.types import PolicyOutput, ScreenPrompt
 
 __all__ = [
@@ -35,7 +43,6 @@ NUM_KINDS = 9
 NUM_TOKENS = 3
 """Tokens of an action: kind, widget, word."""
 
-_MASKED = -1e9
 _MAX_CLAUSES = 8
 _STATE_BITS = 3
 _PAST_KINDS = ActionKind.INVALID + 1  # kinds added later never enter its history
@@ -120,31 +127,6 @@ def _features(prompt: ScreenPrompt, same: jax.Array) -> jax.Array:
     return jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=-1)
 
 
-class _Attend(nn.Module):
-    """One layer for one query: attention over the memory, then a feed-forward block.
-
-    Keys and values are projected on the query's side, so the cost of a memory entry is
-    a dot product and not a matrix.
-    """
-
-    width: int
-    heads: int
-
-    @nn.compact
-    def __call__(self, query: jax.Array, memory: jax.Array, mask: jax.Array):
-        init = nn.initializers.lecun_normal(in_axis=1, out_axis=(0, 2))
-        shape = (self.heads, self.width, self.width)
-        into = self.param("query_key", init, shape)
-        out = self.param("value_out", init, shape)
-        asked = jnp.einsum("sd,hde->she", nn.LayerNorm()(query), into)
-        scores = jnp.einsum("she,sme->shm", asked, memory) / jnp.sqrt(self.width)
-        shares = jax.nn.softmax(jnp.where(mask[:, None], scores, _MASKED), axis=-1)
-        read = jnp.einsum("shm,sme->she", shares, memory)
-        query = query + jnp.einsum("she,hed->sd", read, out) / jnp.sqrt(self.heads)
-        hidden = nn.relu(nn.Dense(4 * self.width)(nn.LayerNorm()(query)))
-        return query + nn.Dense(self.width)(hidden)
-
-
 class _PointerNet(nn.Module):
     """Logits of the three tokens, given the ones before (teacher forcing)."""
 
@@ -154,7 +136,7 @@ class _PointerNet(nn.Module):
 
     def setup(self):
         self.reader = _Reader(self.width)
-        self.attend = [_Attend(self.width, self.heads) for _ in range(self.layers)]
+        self.attend = [Attend(self.width, self.heads) for _ in range(self.layers)]
         self.start = self.param("start", nn.initializers.normal(1.0), (self.width,))
         self.norm = nn.LayerNorm()
         self.kind_head = nn.Dense(NUM_KINDS)
@@ -178,7 +160,7 @@ class _PointerNet(nn.Module):
         widgets = memory[0][:, num_words : num_words + num_widgets]
         asked = self.widget_query(query + self.kind_embed(kind))
         scores = jnp.einsum("sd,swd->sw", asked, widgets) / jnp.sqrt(self.width)
-        return jnp.where(prompt.widget_mask, scores, _MASKED)
+        return jnp.where(prompt.widget_mask, scores, MASKED)
 
     def word_logits(self, prompt, query, memory, widget):
         """[S, I] logits of the instruction word to type into the chosen widget."""
@@ -195,7 +177,7 @@ class _PointerNet(nn.Module):
         shifted = [jnp.pad(near, ((0, 0), (n, 0)))[:, :num_words] for n in range(3)]
         copied = jnp.stack(shifted, axis=-1) @ self.copy_weight
         scores = scores / jnp.sqrt(self.width) + copied
-        return jnp.where(prompt.words > 0, scores, _MASKED)
+        return jnp.where(prompt.words > 0, scores, MASKED)
 
     def __call__(self, prompt: ScreenPrompt, tokens: jax.Array):
         query, kind_logits, memory = self.encode(prompt)
@@ -206,22 +188,23 @@ class _PointerNet(nn.Module):
         )
 
 
+def token_mask_of(kind: jax.Array) -> jax.Array:
+    """[S, 3] bool: which tokens an action of each kind consists of."""
+    types = kind == ActionKind.TYPE
+    return jnp.stack(
+        [jnp.ones_like(types), types | (kind == ActionKind.CLICK), types], axis=-1
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PointerPolicy:
-    """The policy as pure functions over a parameter tree.
+class PointerPolicy(Policy):
+    """The pointer policy as pure functions over a parameter tree.
 
     Attributes:
-      init: `init(key, prompt) -> params`; `prompt` gives shapes, leading axis S.
-      sample: `sample(params, prompt, keys, *, temperature) -> (tokens, token_mask,
-        log_prob)`, each [S, 3]; one key per row, so a row's draw does not depend on
-        its neighbors; temperature 0 takes the likeliest tokens.
-      evaluate: `evaluate(params, prompt, action_tokens, token_mask, *, temperature)
-        -> PolicyOutput` for given tokens, under the same distribution as `sample`.
+      token_mask: Which of the three tokens an action of each kind consists of.
     """
 
-    init: Callable[..., Any]
-    sample: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
-    evaluate: Callable[..., PolicyOutput]
+    token_mask: Callable[[jax.Array], jax.Array] = token_mask_of
 
 
 def make_pointer_policy(
@@ -245,9 +228,7 @@ def make_pointer_policy(
       >>> policy.init.__name__
       'init'
     """
-    for name, value in {"width": width, "layers": layers, "heads": heads}.items():
-        if value < 1:
-            raise ValueError(f"make_pointer_policy: {name} must be >= 1, got {value}.")
+    check_sizes("make_pointer_policy", width=width, layers=layers, heads=heads)
     net = _PointerNet(width, layers, heads)
 
     def init(key: jax.Array, prompt: ScreenPrompt) -> Any:
@@ -259,7 +240,7 @@ def make_pointer_policy(
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         bound = net.bind(params)
         query, kind_logits, memory = bound.encode(prompt)
-        draw = _drawer(keys, temperature)
+        draw = token_drawer(keys, temperature)
         kind, kind_log_prob = draw(0, kind_logits)
         widget_logits = bound.widget_logits(prompt, query, memory, kind)
         widget, widget_log_prob = draw(1, widget_logits)
@@ -281,46 +262,6 @@ def make_pointer_policy(
         temperature=1.0,
     ) -> PolicyOutput:
         logits: Any = net.apply(params, prompt, action_tokens)
-        log_prob, entropy = [], []
-        for position, row in enumerate(logits):
-            log_probs = jax.nn.log_softmax(row.astype(jnp.float32) / temperature)
-            token = action_tokens[:, position, None]
-            log_prob.append(jnp.take_along_axis(log_probs, token, axis=-1)[:, 0])
-            entropy.append(-jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))
-        zero = jnp.float32(0.0)
-        return PolicyOutput(
-            log_prob=jnp.where(token_mask, jnp.stack(log_prob, axis=-1), zero),
-            entropy=jnp.where(token_mask, jnp.stack(entropy, axis=-1), zero),
-        )
+        return output_of(logits, action_tokens, token_mask, temperature)
 
     return PointerPolicy(init=init, sample=sample, evaluate=evaluate)
-
-
-def token_mask_of(kind: jax.Array) -> jax.Array:
-    """[S, 3] bool: which tokens an action of each kind consists of."""
-    types = kind == ActionKind.TYPE
-    return jnp.stack(
-        [jnp.ones_like(types), types | (kind == ActionKind.CLICK), types], axis=-1
-    )
-
-
-def _drawer(keys: jax.Array, temperature) -> Callable[..., tuple]:
-    """A function that draws one token per row and returns it with its log-probability.
-
-    Greedy draws report log-probabilities at temperature 1, where 0 has none.
-    """
-    temperature = jnp.asarray(temperature, jnp.float32)
-    divisor = jnp.where(temperature > 0, temperature, 1.0)
-
-    def draw(position: int, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = logits.astype(jnp.float32)
-
-        def noise(key: jax.Array) -> jax.Array:
-            key = jax.random.fold_in(key, position)
-            return jax.random.gumbel(key, logits.shape[1:])
-
-        token = jnp.argmax(logits + temperature * jax.vmap(noise)(keys), axis=-1)
-        log_probs = jax.nn.log_softmax(logits / divisor, axis=-1)
-        return token, jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
-
-    return draw

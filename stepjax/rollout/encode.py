@@ -25,6 +25,7 @@ __all__ = [
     "describe_action",
     "encode_action",
     "encode_observation",
+    "encode_words",
     "remember",
 ]
 
@@ -39,12 +40,16 @@ class PastAction(NamedTuple):
     Attributes:
       kind: Its `ActionKind`.
       label: Label of what it was aimed at, "" if nothing.
-      text: Text it typed, "" if none.
+      text: Text it typed, or keys it pressed with "+" in between; "" if none.
+      x: Where it was done, as a share of the screen from the left, or None.
+      y: Likewise from the top.
     """
 
     kind: int
     label: str = ""
     text: str = ""
+    x: float | None = None
+    y: float | None = None
 
 
 class EncodedScreen(NamedTuple):
@@ -91,12 +96,8 @@ def encode_observation(
     Returns:
       The prompt, the raw words, and how much was dropped.
     """
-    raw, ids, clause = _instruction(observation.instruction[:_MAX_INSTRUCTION_CHARS])
-    phrases = frozenset(ids)
-    words = np.zeros(num_words, np.int32)
-    words[: len(ids)] = ids[:num_words]
-    clause_of = np.zeros(num_words, np.int32)
-    clause_of[: len(ids)] = clause[:num_words]
+    raw, words, clause_of = encode_words(observation.instruction, num_words)
+    phrases = frozenset(_instruction(_beginning(observation.instruction))[1])
 
     widgets = observation.widgets or ()
     shown = widgets[:num_widgets]
@@ -139,6 +140,30 @@ def encode_observation(
         dropped_widgets=max(0, len(widgets) - num_widgets),
         dropped_words=max(0, len(raw) - num_words),
     )
+
+
+def encode_words(
+    instruction: str, num_words: int
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """An instruction as a policy reads it.
+
+    Args:
+      instruction: Of any length; only its first words are kept.
+      num_words: I.
+
+    Returns:
+      All its words as written, punctuation left out; ids [I] and clauses [I] int32 of
+      the first I of them.
+    """
+    raw, ids, clause = _instruction(_beginning(instruction))
+    words, clause_of = np.zeros((2, num_words), np.int32)
+    words[: len(ids)] = ids[:num_words]
+    clause_of[: len(ids)] = clause[:num_words]
+    return raw, words, clause_of
+
+
+def _beginning(instruction: str) -> str:
+    return instruction[:_MAX_INSTRUCTION_CHARS]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -262,8 +287,13 @@ def _target(action: Action, observation: Observation) -> Widget | None:
 def remember(action: Action, observation: Observation) -> PastAction:
     """What later prompts keep of an action taken on an observation."""
     target = _target(action, observation)
-    text = action.text if action.kind == ActionKind.TYPE else ""
-    return PastAction(int(action.kind), target.label if target else "", text)
+    text = {
+        ActionKind.TYPE: action.text,
+        ActionKind.PRESS: "+".join(action.keys),
+    }.get(action.kind, "")
+    return PastAction(
+        int(action.kind), target.label if target else "", text, action.x, action.y
+    )
 
 
 def describe_action(action: Action, observation: Observation) -> str:
@@ -274,7 +304,9 @@ def describe_action(action: Action, observation: Observation) -> str:
       >>> describe_action(Action(kind=ActionKind.SCROLL_DOWN), screen)
       'scroll down'
     """
-    parts = [action.kind.name.lower().replace("_", " "), *action.keys]
+    parts = [action.kind.name.lower().replace("_", " ")]
+    if action.keys:
+        parts.append("+".join(action.keys))
     if action.text:
         parts.append(f'"{action.text}"')
     target = _target(action, observation)

@@ -1,6 +1,8 @@
 """A fallible demonstrator in place of the policy: scripted solutions, and mistakes."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -9,7 +11,7 @@ from stepjax.envs.base import Observation, Task
 from stepjax.envs.pool import Ready
 from stepjax.rollout.encode import encode_action
 
-__all__ = ["HABITS", "Demonstrate", "Guide"]
+__all__ = ["HABITS", "Chooser", "Demonstrate", "Guide", "Guides", "PointerGuides"]
 
 Demonstrate = Callable[[Task, Observation], Action]
 """`demonstrate(task, observation)`: what one who knows would do."""
@@ -20,6 +22,61 @@ _ERROR_SHARES = (0.12, 0.08, 0.8)  # of tasks: well known, shaky, mostly mistake
 
 HABITS = (_WANDER_SHARE, _ERROR_RANGES, _ERROR_SHARES)
 """Numbers that demonstrations depend on beside their seed."""
+
+
+class Chooser(Protocol):
+    """A demonstrator of a set of episodes."""
+
+    def choose(
+        self, ready: Sequence[Ready], contexts: Sequence[Any]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens [S, A], which of them to imitate [S, A], and zeros [S, A].
+
+        `contexts` is what the codec returned beside each prompt.
+        """
+        ...
+
+    def worth_imitating(self, rewards: np.ndarray) -> np.ndarray:
+        """[M] bool: episodes to imitate, given their rewards [M]."""
+        ...
+
+
+class Guides(Protocol):
+    """What makes the demonstrator of a set of episodes."""
+
+    @property
+    def habits(self) -> tuple:
+        """What its demonstrations depend on beside tasks and seeds."""
+        ...
+
+    def __call__(
+        self, tasks: Sequence[Task], seeds: Sequence[int], *, seed: int
+    ) -> Chooser:
+        """The demonstrator of one episode for each of `tasks` and `seeds`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PointerGuides:
+    """Demonstrators of the pointer policy.
+
+    Attributes:
+      demonstrate: What one who knows would do.
+    """
+
+    demonstrate: Demonstrate
+
+    @property
+    def habits(self) -> tuple:
+        """Numbers that demonstrations depend on beside their seed."""
+        return HABITS
+
+    def __call__(
+        self, tasks: Sequence[Task], seeds: Sequence[int], *, seed: int
+    ) -> "Guide":
+        """The demonstrator of one episode for each of `tasks`."""
+        del seeds
+        return Guide(self.demonstrate, tasks, seed=seed)
 
 
 class Guide:
@@ -45,12 +102,12 @@ class Guide:
         return bool(np.random.default_rng([self._seed, 2, episode]).random() < error)
 
     def choose(
-        self, ready: Sequence[Ready], raw_words: Sequence[Sequence[str]]
+        self, ready: Sequence[Ready], contexts: Sequence[Sequence[str]]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Tokens [S, 3], which of them to imitate [S, 3], and zeros [S, 3]."""
         tokens = np.zeros((len(ready), 3), np.int32)
         mask = np.zeros((len(ready), 3), bool)
-        for at, (entry, words) in enumerate(zip(ready, raw_words, strict=True)):
+        for at, (entry, words) in enumerate(zip(ready, contexts, strict=True)):
             rng = np.random.default_rng([self._seed, 3, entry.episode, entry.step])
             count = len(entry.observation.widgets or ())
             meant = self._meant(entry, words)
@@ -68,6 +125,10 @@ class Guide:
             aims = kind in (ActionKind.CLICK, ActionKind.TYPE)
             tokens[at], mask[at] = meant, (True, aims, kind == ActionKind.TYPE)
         return tokens, mask, np.zeros(tokens.shape, np.float32)
+
+    def worth_imitating(self, rewards: np.ndarray) -> np.ndarray:
+        """[M] bool: all episodes, the failed ones too."""
+        return np.ones(len(rewards), bool)
 
     def _meant(self, entry: Ready, words: Sequence[str]) -> np.ndarray | None:
         action = self._demonstrate(self._tasks[entry.episode], entry.observation)

@@ -25,7 +25,7 @@ from stepjax.envs.pool import (
 from stepjax.rollout.backend import Frame, TaskTable
 from stepjax.rollout.encode import PointerCodec
 from stepjax.rollout.frames import frame_of
-from stepjax.rollout.guide import HABITS, Demonstrate, Guide
+from stepjax.rollout.guide import HABITS, Demonstrate, Guides, PointerGuides
 from stepjax.rollout.recorder import Codec, Recorder
 from stepjax.types import Trajectories
 
@@ -60,6 +60,7 @@ class HostBackend:
         max_retries: int = 2,
         report: Callable[[str], None] | None = None,
         demonstrate: Demonstrate | None = None,
+        guides: Guides | None = None,
         **pool_options: Any,
     ):
         """A backend; environments start with the first episodes.
@@ -78,7 +79,9 @@ class HostBackend:
           deadlines: Seconds that calls of the environments may take.
           max_retries: Times an episode is started over after a fault.
           report: Takes lines about faults and about what is waited for.
-          demonstrate: `demonstrate(task, observation)`, what one who knows would do.
+          demonstrate: `demonstrate(task, observation)`, what one who knows would do;
+            for the pointer policy.
+          guides: Makes demonstrators, for any policy; instead of `demonstrate`.
           **pool_options: Further options of `EnvironmentPool`.
 
         Raises:
@@ -97,7 +100,10 @@ class HostBackend:
         self._codec: Codec = codec or PointerCodec()
         self._buckets = tuple(buckets)
         self._sample_fn = sample_fn
-        self._demonstrate = demonstrate
+        if guides is None and demonstrate is not None:
+            guides = PointerGuides(demonstrate=demonstrate)
+        self._guides = guides
+        self._report = report
         self.pool = EnvironmentPool(
             make_environment,
             num_envs=num_envs,
@@ -149,16 +155,15 @@ class HostBackend:
         Raises:
           ValueError: If the backend was made without a demonstrator.
         """
-        if self._demonstrate is None:
+        if self._guides is None:
             raise ValueError(f"backend {self.name} was made without a demonstrator.")
         train_ids = self.tasks.train_ids
         task_ids = np.resize(train_ids, num_episodes)
         seeds = np.random.default_rng(seed).integers(2**31, size=num_episodes)
-        guide = Guide(
-            self._demonstrate,
-            [self._task(int(t), int(s)) for t, s in zip(task_ids, seeds, strict=True)],
-            seed=seed,
-        )
+        tasks = [
+            self._task(int(t), int(s)) for t, s in zip(task_ids, seeds, strict=True)
+        ]
+        guide = self._guides(tasks, seeds.tolist(), seed=seed)
 
         def choose(part: list[Ready], recorder: Recorder) -> tuple:
             recorder.prompts(part, self._bucket(len(part)))
@@ -166,14 +171,19 @@ class HostBackend:
 
         found = self._play(task_ids, seeds, choose)
         meant = np.asarray(found.token_mask).any(axis=-1) & np.asarray(found.step_mask)
-        meant &= np.asarray(found.valid)[:, None]
+        kept = np.asarray(found.valid) & guide.worth_imitating(np.asarray(found.reward))
+        meant &= kept[:, None]
+        if self._report is not None and not kept.all():
+            text = f"{np.sum(~kept)} of {num_episodes} demonstrations failed"
+            self._report(f"{text}; they are left out")
         return jax.tree.map(
             lambda leaf: np.asarray(leaf)[meant], (found.prompt, found.action_tokens)
         )
 
     def fingerprint(self) -> str:
         """Digest of the tasks and sizes that demonstrations depend on."""
-        parts = (self.name, self.max_steps, self.tasks.names, self._codec, HABITS)
+        habits = HABITS if self._guides is None else self._guides.habits
+        parts = (self.name, self.max_steps, self.tasks.names, self._codec, habits)
         trained = np.asarray(self.tasks.train_ids).tolist()
         return hashlib.sha256(repr((parts, trained)).encode()).hexdigest()
 
