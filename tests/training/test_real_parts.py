@@ -157,6 +157,7 @@ def test_devices_are_invisible():
     assert_close(*results, tolerance=2e-5)
 
 
+@pytest.mark.slow
 def test_rewarded_actions_become_likelier():
     params, rows = make_round()
     step = jax.jit(make_train_step(POLICY.evaluate, optax.adam(1e-2), loss_fn))

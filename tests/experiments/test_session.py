@@ -1,0 +1,69 @@
+"""A run with everything around it, on levers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.errors import RunError
+from experiments.session import run_with_report
+from stepjax.rollout.backend import Frame
+from tests.experiments.lever_world import (
+    POLICY,
+    LeverBackend,
+    lever_config,
+    start_params,
+)
+
+
+class PicturedLevers(LeverBackend):
+    """Levers whose episodes can be looked at."""
+
+    def replay(self, task_id, seed, action_tokens):
+        image = np.full((40, 60, 3), 200, np.uint8)
+        pulls = [f"pull {int(token[0])}" for token in action_tokens]
+        return [
+            Frame(image=image, instruction=f"task {task_id}", action=text)
+            for text in [*pulls, ""]
+        ]
+
+
+class BrokenLevers(LeverBackend):
+    """Levers that break when episodes are to be looked at."""
+
+    def replay(self, task_id, seed, action_tokens):
+        raise RuntimeError("the levers\nhave come off")
+
+
+@pytest.fixture
+def lever_run(monkeypatch, tmp_path):
+    """Function that runs levers of a given kind as a user's command would."""
+
+    def run(backend):
+        monkeypatch.setattr(
+            "experiments.backends.open_backend", lambda *_, **__: backend
+        )
+        monkeypatch.setattr("experiments.backends.make_policy", lambda *_: POLICY)
+        monkeypatch.setattr(
+            "experiments.warm_start.warm_started_params",
+            lambda *_, **__: start_params(),
+        )
+        return run_with_report("a test", lever_config(tmp_path / "run"))
+
+    return run
+
+
+def test_run_leaves_report_and_events(lever_run):
+    result = lever_run(PicturedLevers())
+    folder = result.run_dir
+    html = (folder / "report.html").read_text()
+    assert "pull the levers" in html or "task " in html
+    assert list((folder / "tensorboard").iterdir())
+    assert list((folder / "episodes").iterdir())
+    assert json.loads((folder / "result.json").read_text())["status"] == "finished"
+
+
+def test_levers_that_break_during_the_report_end_the_run_in_one_line(lever_run):
+    with pytest.raises(RunError, match="the levers have come off") as caught:
+        lever_run(BrokenLevers())
+    assert "\n" not in str(caught.value)
