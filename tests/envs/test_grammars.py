@@ -12,7 +12,13 @@ from stepjax.envs.grammars.calls import (
     format_call,
     scan_call,
 )
-from stepjax.envs.grammars.keys import KEYS, key_names
+from stepjax.envs.grammars.keys import (
+    KEYS,
+    KEYSYMS,
+    key_name,
+    key_names,
+    pyautogui_key,
+)
 from stepjax.envs.grammars.ui_tars import MAX_RESPONSE_CHARS
 
 CLICK = Action(kind=ActionKind.CLICK, x=0.1, y=0.2)
@@ -44,6 +50,29 @@ def action(kind, **fields) -> Action:
         (
             "scroll(start_box='(100,200)', direction='up')",
             action("SCROLL_UP", x=0.1, y=0.2),
+        ),
+        (
+            "scroll(direction='left', amount='3')",
+            action("SCROLL_LEFT", amount=3.0),
+        ),
+        (
+            "scroll(point='<point>100 200</point>', direction='right')",
+            action("SCROLL_RIGHT", x=0.1, y=0.2),
+        ),
+        ("left_single(start_box='(100,200)')", CLICK),
+        ("left_triple(start_box='(0,0)')", action("TRIPLE_CLICK", x=0.0, y=0.0)),
+        ("middle_single(start_box='(0,0)')", action("MIDDLE_CLICK", x=0.0, y=0.0)),
+        ("hover(start_box='(0,0)')", action("MOVE", x=0.0, y=0.0)),
+        (
+            "select(start_box='(100,200)', end_box='(300,400)')",
+            action("DRAG", x=0.1, y=0.2, to_x=0.3, to_y=0.4),
+        ),
+        ("press(key='arrowleft')", action("PRESS", keys=("left",))),
+        ("keydown(key='Shift_L')", action("KEY_DOWN", keys=("shift",))),
+        ("release(key='shift')", action("KEY_UP", keys=("shift",))),
+        (
+            "hotkey(key='ctrl alt shift super F5')",
+            action("PRESS", keys=("ctrl", "alt", "shift", "meta", "f5")),
         ),
         ("hotkey(key='ctrl c')", action("PRESS", keys=("ctrl", "c"))),
         ("hotkey(key='Ctrl+Shift+T')", action("PRESS", keys=("ctrl", "shift", "t"))),
@@ -98,9 +127,14 @@ def test_known_texts(text, expected):
         ("click(start_box='(١,٢)')", "not a place"),
         ("click(start_box='(1,2,3)')", "not a place"),
         (f"click(start_box='({'9' * 5000},1)')", "longer than|not a place"),
-        ("scroll(direction='left')", "up or down"),
-        ("hotkey(key='')", "1 to 4 keys"),
-        ("hotkey(key='a b c d e')", "1 to 4 keys"),
+        ("scroll(direction='in')", "up, down, left or right"),
+        ("scroll(direction='up', amount='0')", "outside 1 to"),
+        ("scroll(direction='up', amount='-1')", "not a whole number"),
+        ("scroll(direction='up', amount='99999')", "outside 1 to"),
+        ("scroll(direction='up', amount='1e3')", "not a whole number"),
+        ("keydown(key='ctrl c')", "one key"),
+        ("hotkey(key='')", "1 to 5 keys"),
+        ("hotkey(key='a b c d e f')", "1 to 5 keys"),
         ("hotkey(key='$(reboot)')", "unknown key"),
         ("type(content='a\x00b')", "control characters"),
         ("type(content='a\x1b[2J')", "control characters"),
@@ -167,16 +201,25 @@ _TEXT = st.text(
     st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t\"'\\"),
     max_size=60,
 )
-_AIMED = ["CLICK", "DOUBLE_CLICK", "RIGHT_CLICK", "LONG_PRESS"]
+_AIMED = ["CLICK", "DOUBLE_CLICK", "RIGHT_CLICK", "LONG_PRESS", "MOVE"]
+_AIMED += ["TRIPLE_CLICK", "MIDDLE_CLICK"]
+_SCROLLS = ["SCROLL_DOWN", "SCROLL_UP", "SCROLL_LEFT", "SCROLL_RIGHT"]
+_NOTCHES = st.none() | st.integers(1, 10_000).map(float)
 _ACTIONS = st.one_of(
     st.builds(action, st.sampled_from(_AIMED), x=_GRID, y=_GRID),
     st.builds(action, st.just("DRAG"), x=_GRID, y=_GRID, to_x=_GRID, to_y=_GRID),
-    st.builds(action, st.sampled_from(["SCROLL_DOWN", "SCROLL_UP"]), x=_GRID, y=_GRID),
+    st.builds(action, st.sampled_from(_SCROLLS), x=_GRID, y=_GRID, amount=_NOTCHES),
+    st.builds(action, st.sampled_from(_SCROLLS), amount=_NOTCHES),
     st.builds(action, st.sampled_from(["TYPE", "DONE", "OPEN_APP"]), text=_TEXT),
     st.sampled_from(
         "SCROLL_DOWN SCROLL_UP ENTER ESCAPE WAIT DONE FAIL BACK HOME".split()
     ).map(action),
-    st.lists(st.sampled_from(sorted(KEYS)), min_size=2, max_size=4).map(
+    st.builds(
+        action,
+        st.sampled_from(["KEY_DOWN", "KEY_UP"]),
+        keys=st.sampled_from(sorted(KEYS)).map(lambda key: (key,)),
+    ),
+    st.lists(st.sampled_from(sorted(KEYS)), min_size=2, max_size=5).map(
         lambda keys: action("PRESS", keys=tuple(keys))
     ),
 )
@@ -191,8 +234,20 @@ def test_round_trip(wanted, thought):
 @pytest.mark.parametrize(
     "unsayable",
     [
-        action("MOVE", x=0.5, y=0.5),
+        action("MOVE"),
         action("ANSWER", text="4"),
+        action("MOUSE_DOWN", x=0.5, y=0.5),
+        action("SEQUENCE", parts=(CLICK, CLICK)),
+        action("CLICK", x=0.5, y=0.5, keys=("ctrl",)),
+        action("DRAG", x=0.5, y=0.5, to_x=0.1, to_y=0.1, button="right"),
+        action("WAIT", amount=2.0),
+        action("SCROLL_DOWN", amount=0.5),
+        action("SCROLL_DOWN", widget=3),
+        action("PRESS"),
+        action("PRESS", keys=("any",)),
+        action("TYPE", text="\x00"),
+        action("CLICK", x=1.5, y=0.5),
+        action("CLICK", x=float("nan"), y=0.5),
         action("INVALID"),
         action("TYPE", text="a", x=0.5, y=0.5),
         action("CLICK"),
@@ -219,3 +274,10 @@ def test_calls_round_trip(arguments):
 def test_every_key_has_one_name():
     for key in KEYS:
         assert key_names(key) == (key,)
+        assert key_name(pyautogui_key(key)) == key
+
+
+def test_keysyms_are_names_too():
+    assert len(set(KEYSYMS.values())) == len(KEYSYMS)
+    for key, keysym in KEYSYMS.items():
+        assert key_name(keysym) == key

@@ -27,7 +27,6 @@ from stepjax.envs.grammars.writing import (
 __all__ = ["format_computer_13", "parse_computer_13"]
 
 _FENCE = re.compile(r"^[ \t]*```(?:(?:json|python)\b)?", re.MULTILINE | re.IGNORECASE)
-_MAX_DEPTH = 6
 _WHO = "format_computer_13"
 _PLACED: dict[ActionKind, tuple[str, dict[str, Any]]] = {
     ActionKind.CLICK: ("CLICK", {}),
@@ -96,17 +95,11 @@ def _load(text: str) -> object:
     text = text.strip()
     if text in ENDS:
         return text
-    depth = deepest = 0
-    for char in text:  # json's own parser recurses
-        depth += (char in "[{") - (char in "]}")
-        deepest = max(deepest, depth)
-    if deepest > _MAX_DEPTH:
-        raise GrammarError(f"nested deeper than {_MAX_DEPTH}")
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except GrammarError:
         raise
-    except ValueError as error:  # also: a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # also: thousands of digits
         raise GrammarError("not a JSON object") from error
 
 
