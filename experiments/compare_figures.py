@@ -99,15 +99,15 @@ def _figure_1(
 ) -> Path:
     figure, panels = style.new_figure(width=11.5, height=4.4, columns=2)
     parts = (
-        ("train/above_60", "by the success record, infeasible ones too"),
-        ("eval/train_above_60", "by greedy evaluation, feasible ones"),
+        ("train/above_60", "success record, all tasks"),
+        ("eval/train_above_60", "greedy, feasible tasks"),
     )
     for axes, (name, kind) in zip(panels, parts, strict=True):
         for method, cells in curves.items():
             _band(axes, cells, name, method, factor=1.0)
         style.tidy(
             axes,
-            title=f"Training tasks above 60%, {kind}",
+            title=f"Above 60%: {kind}",
             x="trajectories collected",
             y="tasks (count)",
         )
@@ -203,8 +203,8 @@ def _figure_5(
 ) -> dict[str, Path]:
     figure, panels = style.new_figure(width=11.5, height=4.2, columns=2)
     parts = (
-        ("train/above_60", "by the success record, infeasible ones too"),
-        ("eval/train_above_60", "by greedy evaluation, feasible ones"),
+        ("train/above_60", "success record, all tasks"),
+        ("eval/train_above_60", "greedy, feasible tasks"),
     )
     drawn = False
     for axes, (name, kind) in zip(panels, parts, strict=True):
@@ -218,7 +218,7 @@ def _figure_5(
                 _plot_band(axes, cells, name, 1.0, color=color, label=label)
         style.tidy(
             axes,
-            title=f"Training tasks above 60%, {kind}",
+            title=f"Above 60%: {kind}",
             x="trajectories collected",
             y="tasks (count)",
         )

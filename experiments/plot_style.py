@@ -68,11 +68,15 @@ def new_figure(
 def tidy(axes: Axes, *, title: str, x: str, y: str, grid: bool = True) -> None:
     """Title, axis labels with units and a light grid."""
     import matplotlib
+    from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context(_STYLE):
         axes.set_title(title)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
+        locator = axes.xaxis.get_major_locator()
+        if isinstance(locator, MaxNLocator):
+            locator.set_params(nbins=6)
         if grid:
             axes.grid(visible=True, axis="y")
 
