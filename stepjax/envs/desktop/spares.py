@@ -5,6 +5,7 @@ new one booted in its place.
 """
 
 import atexit
+import concurrent.futures.thread  # noqa: F401 # its exit hook must run after ours
 import logging
 import queue
 import threading
@@ -17,6 +18,7 @@ from stepjax.envs.desktop.stock import SpareCounts, Stock
 __all__ = ["NoDesktopError", "SparePool"]
 
 _LOG = logging.getLogger(__name__)
+_OPEN: "set[SparePool]" = set()
 
 
 class NoDesktopError(RuntimeError):
@@ -65,12 +67,6 @@ class SparePool:
         Raises:
           ValueError: If a number is out of range.
         """
-        if spares < 0:
-            raise ValueError(f"spares must be >= 0, got {spares}.")
-        if max_alive < max(1, spares):
-            raise ValueError(
-                f"max_alive must be >= 1 and >= spares ({spares}), got {max_alive}."
-            )
         if boot_threads < 1 or max_failures < 1:
             raise ValueError(
                 "boot_threads and max_failures must be >= 1, got "
@@ -96,7 +92,7 @@ class SparePool:
             threading.Thread(target=target, name=f"stepjax-desktop-{name}", daemon=True)
             for target, name in targets
         ]
-        atexit.register(self.close)  # daemon threads still run then, others would not
+        _OPEN.add(self)
         for thread in self._threads:
             thread.start()
 
@@ -205,7 +201,7 @@ class SparePool:
         if left:
             _LOG.warning("desktops are still ending: %s", ", ".join(left))
         else:
-            atexit.unregister(self.close)
+            _OPEN.discard(self)
 
     def _await(self, needs_root: bool, timeout: float, max_failures: int) -> Desktop:
         """A ready desktop; gives up at a total of failed boots. Holds the lock."""
@@ -290,6 +286,16 @@ class SparePool:
                 for desktop in self._stock.in_phase(DesktopPhase.SPARE):
                     if not desktop.alive():
                         self._stock.bury(desktop)
+
+
+def _close_all() -> None:
+    for pool in list(_OPEN):
+        pool.close()
+
+
+# Sandboxes are started through an executor, and end when its thread does. Executors end
+# before atexit's functions are called, so that would look as if all desktops had died.
+getattr(threading, "_register_atexit", atexit.register)(_close_all)
 
 
 def _guarded(function: Callable[..., None], *arguments: object) -> None:

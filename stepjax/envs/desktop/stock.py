@@ -74,6 +74,12 @@ class Stock:
         report: Callable[[str], None],
         notify: Callable[[], None],
     ):
+        if spares < 0:
+            raise ValueError(f"spares must be >= 0, got {spares}.")
+        if max_alive < max(1, spares):
+            raise ValueError(
+                f"max_alive must be >= 1 and >= spares ({spares}), got {max_alive}."
+            )
         self.counts = SpareCounts()
         self.desktops: set[Desktop] = set()
         self.booting: collections.Counter[bool] = collections.Counter()
