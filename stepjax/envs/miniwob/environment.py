@@ -13,6 +13,7 @@ from stepjax.envs.actions import Action, ActionKind
 from stepjax.envs.base import Observation, StepResult, Task, Widget
 from stepjax.envs.miniwob.cdp import BrowserError
 from stepjax.envs.miniwob.chromium import Chromium, find_chromium
+from stepjax.envs.miniwob.doable import doable, page_request
 from stepjax.envs.miniwob.pages import ORIGIN, PageFolder, find_pages
 from stepjax.envs.vector import SlotError
 
@@ -65,6 +66,7 @@ class MiniwobVector:
     A page's raw reward above 0 counts as 1. Its time limit is lifted, its reward
     display hidden, its clock moves one second per action. Clicks and keys are DOM
     events at the place a pointer would hit. DONE and FAIL end an episode as it stands.
+    What a page cannot do is a WAIT, see `stepjax.envs.miniwob.doable`.
 
     Attributes:
       num_slots: Pages at once.
@@ -137,15 +139,11 @@ class MiniwobVector:
           BrowserError: If the browser fails.
           SlotError: If a page cannot be read.
         """
+        actions = [doable(action) for action in actions]
         requests = []
         for slot, action in zip(slots, actions, strict=True):
             self._steps[self._check(slot)] += 1
-            requests.append(
-                [
-                    slot, action.kind.name, action.widget, action.x, action.y,
-                    action.text, list(action.keys),
-                ]
-            )  # fmt: skip
+            requests.append([slot, *page_request(action)])
         results = []
         replies = self._ask(_STEP, requests, awaits=False)
         for slot, action, (done, raw, seen) in zip(

@@ -313,8 +313,8 @@ function click(view, target, point, times = 1) {
     mouse(view, target, "pointerup", point);
     mouse(view, target, "mouseup", point, { detail: i });
     mouse(view, target, "click", point, { detail: i });
+    if (i === 2) mouse(view, target, "dblclick", point, { detail: 2 });
   }
-  if (times === 2) mouse(view, target, "dblclick", point, { detail: 2 });
 }
 
 function choose(view, option) {
@@ -385,6 +385,7 @@ function act(view, widgets, [kind, index, x, y, text, keys]) {
     widget?.element ?? view.document.body; // what a real pointer would hit
   if (kind === "CLICK") click(view, target, point);
   else if (kind === "DOUBLE_CLICK") click(view, target, point, 2);
+  else if (kind === "TRIPLE_CLICK") click(view, target, point, 3);
   else if (kind === "RIGHT_CLICK") mouse(view, target, "contextmenu", point, { button: 2 });
   else if (kind === "MOVE") mouse(view, target, "mousemove", point);
 }

@@ -58,7 +58,9 @@ def action_tokens(
     """An action as the three tokens the simulator takes.
 
     Args:
-      action: Any action. What the simulator does not know is a WAIT.
+      action: Any action. What the simulator cannot do is a WAIT: a SEQUENCE of several
+        parts, held keys, drags, horizontal scrolling, keys other than Enter, Escape,
+        Page Up and Page Down. A double or triple click is a click.
       widgets: What is on the screen.
       words: [I] int32. Word ids of the instruction.
 
@@ -66,9 +68,13 @@ def action_tokens(
       [3] int32. A click that hits nothing, or a text the instruction does not hold,
       becomes an index outside the range, which does nothing.
     """
+    if action.kind == ActionKind.SEQUENCE and len(action.parts) == 1:
+        action = action.parts[0]
     kind = action.kind
-    if kind == ActionKind.DOUBLE_CLICK:
+    if kind in (ActionKind.DOUBLE_CLICK, ActionKind.TRIPLE_CLICK):
         kind = ActionKind.CLICK
+    if kind == ActionKind.CLICK and action.keys:
+        kind = ActionKind.WAIT
     if kind == ActionKind.PRESS and len(action.keys) == 1:
         kind = _KEYS.get(action.keys[0].lower(), ActionKind.WAIT)
     if kind == ActionKind.BACK:

@@ -125,6 +125,17 @@ def test_click_at_a_place(vector):
     assert vector.evaluate_many([0]) == [1.0]
 
 
+@pytest.mark.parametrize("kind", ["DOUBLE_CLICK", "TRIPLE_CLICK", "SEQUENCE"])
+def test_other_ways_to_click(vector, kind):
+    reset(vector, ["click-test"], [9])
+    click = Action(kind=ActionKind.CLICK, widget=0)
+    several = Action(kind=ActionKind.SEQUENCE, parts=(click, click))
+    assert not vector.step_many([0], [several])[0].terminated
+    action = Action(kind=ActionKind[kind], widget=0, parts=(click,))
+    assert vector.step_many([0], [action])[0].terminated
+    assert vector.evaluate_many([0]) == [1.0]
+
+
 def test_slots_do_not_disturb_each_other(vector):
     """Typing in one page leaves focus and text of another as they are."""
     seen = reset(vector, ["login-user", "login-user"], [1, 2])

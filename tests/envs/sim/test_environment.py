@@ -4,6 +4,8 @@ import pytest
 
 from stepjax.envs import sim
 from stepjax.envs.actions import Action, ActionKind
+from stepjax.envs.base import Widget
+from stepjax.envs.sim.environment import action_tokens
 from stepjax.rollout.encode import decode_tokens, encode_observation, remember
 
 step, oracle, observe = jax.jit(sim.step), jax.jit(sim.oracle), jax.jit(sim.observe)
@@ -50,6 +52,29 @@ def test_every_kind_of_action_is_taken(quiet, kind):
     action = Action(kind=kind, widget=99, text="no such word", keys=("esc",))
     ends = kind in (ActionKind.DONE, ActionKind.FAIL)
     assert env.step(action).terminated == ends
+
+
+def test_kinds_beyond_the_simulator():
+    click = Action(kind=ActionKind.CLICK, widget=2)
+    same = [
+        Action(kind=ActionKind.TRIPLE_CLICK, widget=2),
+        Action(kind=ActionKind.SEQUENCE, parts=(click,)),
+    ]
+    waits = [
+        Action(kind=ActionKind.SEQUENCE, parts=(click, click)),
+        Action(kind=ActionKind.SEQUENCE),
+        Action(kind=ActionKind.CLICK, widget=2, keys=("ctrl",)),
+        Action(kind=ActionKind.PRESS, keys=("ctrl", "enter")),
+        Action(kind=ActionKind.SCROLL_LEFT),
+        Action(kind=ActionKind.KEY_DOWN, keys=("enter",)),
+    ]
+    words, widgets = np.zeros(1, np.int32), (Widget(role="button", label="x"),) * 4
+
+    def tokens(action):
+        return action_tokens(action, widgets, words).tolist()
+
+    assert [tokens(action) for action in same] == [tokens(click)] * 2
+    assert {tokens(action)[0] for action in waits} == {int(ActionKind.WAIT)}
 
 
 def test_misuse_is_explained(pool):
