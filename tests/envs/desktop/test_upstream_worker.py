@@ -144,7 +144,7 @@ def test_no_desktop_at_all(evaluators, tmp_path):
 )
 def test_a_bad_worker_is_ended_and_replaced(evaluators, address, func, message):
     with pytest.raises(UpstreamError, match=message) as caught:
-        evaluators.judge(task(func), address, timeout=START if func != "hang" else 8)
+        evaluators.judge(task(func), address, timeout=START if func != "hang" else 2)
     assert "\n" not in str(caught.value)
     assert evaluators.judge(task("one"), address).score == 1.0
 

@@ -38,7 +38,7 @@ def asset_name(url: str, path: str) -> str:
 
     Example:
       >>> asset_name("https://example.org/a?x=1", "/home/user/a.txt")
-      '36e60fe4-1bc2-5e4c-9abf-01a5ef07aaa0_a.txt'
+      'b41fa30b-f54a-5461-9428-0b55a0470ef8_a.txt'
     """
     return f"{uuid.uuid5(uuid.NAMESPACE_URL, url)}_{os.path.basename(path)}"
 

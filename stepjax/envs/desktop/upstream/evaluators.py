@@ -7,7 +7,6 @@ import itertools
 import logging
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ __all__ = [
     "Verdict",
     "address_of",
     "evaluate_upstream",
+    "read_verdict",
     "setup_upstream",
 ]
 
@@ -41,6 +41,10 @@ _LOG = logging.getLogger(__name__)
 _RUNS_AGENT_CODE = frozenset(
     {"check_python_file_by_test_suite", "check_python_file_by_gold_file"}
 )
+
+# Where a virtual machine's browser and player listen, besides its server. Those of a
+# sandboxed desktop cannot be reached: it has no network.
+_OWN_PORTS = {"chromium": 9222, "vlc": 8080}
 
 Command = Callable[[Path], list[str]]
 
@@ -109,6 +113,15 @@ class Evaluators:
     def __exit__(self, *_) -> None:
         self.close()
 
+    def warm_up(self, *, timeout: float = 60.0) -> None:
+        """Start a worker now, so that the first call need not wait for it.
+
+        Raises:
+          UpstreamError: If it does not start.
+        """
+        with self._workers.borrow(timeout):
+            pass
+
     def names(self, *, timeout: float = 60.0) -> dict[str, list[str]]:
         """Setup steps, getters and metrics of the installed version."""
         with self._workers.borrow(timeout) as worker:
@@ -120,14 +133,14 @@ class Evaluators:
         Args:
           spec: The task.
           desktop: An `Address`, or what has `socket` and `token`, as a sandbox.
-          timeout: Seconds for all of it.
+          timeout: Seconds from when a worker is free and has started.
 
         Raises:
           UpstreamError: If it cannot be set up, or not in time.
           ValueError: If an asset is missing; names the path it should have.
         """
-        with self._request(spec, desktop, timeout) as (worker, request, seconds):
-            worker.call("setup", request, timeout=seconds)
+        with self._request(spec, desktop, timeout) as (worker, request):
+            worker.call("setup", request, timeout=timeout)
 
     def judge(
         self,
@@ -143,19 +156,19 @@ class Evaluators:
           spec: The task.
           desktop: An `Address`, or what has `socket` and `token`, as a sandbox.
           ended_by: DONE or FAIL; None if the episode was cut.
-          timeout: Seconds for all of it.
+          timeout: Seconds from when a worker is free and has started.
 
         Raises:
           UpstreamError: If it cannot be judged: the desktop does not answer, or the
             evaluator crashed or took too long. Never the agent's failure.
           ValueError: If an asset is missing; names the path it should have.
         """
-        with self._request(spec, desktop, timeout) as (worker, request, seconds):
+        with self._request(spec, desktop, timeout) as (worker, request):
             request["ended_by"] = "FAIL" if ended_by is ActionKind.FAIL else "DONE"
-            answer = worker.call("evaluate", request, timeout=seconds)
+            answer = worker.call("evaluate", request, timeout=timeout)
             if any(c.metric in _RUNS_AGENT_CODE for c in spec.evaluator.checks):
                 worker.close()
-        verdict = _verdict(answer)
+        verdict = read_verdict(answer)
         if verdict.note:
             _LOG.info("%s scores 0: %s", spec.name, verdict.note)
         return verdict
@@ -179,9 +192,8 @@ class Evaluators:
     @contextlib.contextmanager
     def _request(
         self, spec: TaskSpec, desktop: Any, timeout: float
-    ) -> Iterator[tuple[WorkerProcess, dict[str, Any], float]]:
-        """A worker, what to ask it, and the seconds that are left."""
-        deadline = time.monotonic() + timeout
+    ) -> Iterator[tuple[WorkerProcess, dict[str, Any]]]:
+        """A worker and what to ask it."""
         addresses = _addresses(desktop)
         missing = missing_assets(spec.data, source=spec.source, cache=self._cache)
         if missing:
@@ -201,7 +213,7 @@ class Evaluators:
                     "screen": self._screen,
                     "password": self._password,
                 }
-                yield worker, request, max(deadline - time.monotonic(), 0.0)
+                yield worker, request
             finally:
                 for bridge in bridges:
                     bridge.close()
@@ -254,10 +266,20 @@ def address_of(desktop: Any) -> Address:
 
 def _addresses(desktop: Any) -> dict[str, Address]:
     """Servers of a desktop by the name that the worker knows them under."""
-    return {"server": address_of(desktop)}
+    address = address_of(desktop)
+    found: dict[str, Address] = {"server": address}
+    if isinstance(address, ServerAddress):
+        for name, port in _OWN_PORTS.items():
+            found[name] = ServerAddress(host=address.host, port=port)
+    return found
 
 
-def _verdict(answer: Any) -> Verdict:
+def read_verdict(answer: Any) -> Verdict:
+    """The verdict in a worker's answer.
+
+    Raises:
+      UpstreamError: If it holds none.
+    """
     score = answer.get("score") if isinstance(answer, dict) else None
     if not isinstance(score, int | float) or not 0.0 <= score <= 1.0:
         raise UpstreamError(f"evaluate: {str(answer)[:80]!r} is no score")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -86,7 +87,7 @@ _WEB_GETTERS = {
     "pdf_from_url",
     "rule_relativeTime",  # asks a web service for the time zone
 }
-# Look for an application of that very name in the accessibility tree.
+# Look for "Google Chrome" in the accessibility tree, where Chromium has its own name.
 _CHROME_GETTERS = {
     "active_tab_url_parse",
     "active_url_from_accessTree",
@@ -160,7 +161,9 @@ def _of_program(name: str, where: str, machine: Machine) -> Iterator[Obstacle]:
     if leaf in _VS_CODE_PROGRAMS:
         yield Obstacle(need=Need.VS_CODE, detail=where)
     elif leaf in _CHROME_PROGRAMS:
-        yield Obstacle(need=Need.CHROME, detail=where)
+        # The desktops have a command of that name, which starts Chromium.
+        if not machine.has_program("chromium"):
+            yield Obstacle(need=Need.CHROME, detail=where)
     elif leaf not in _ALWAYS_THERE and not machine.has_program(name):
         yield Obstacle(need=Need.APPLICATION, detail=f"{name!r} ({where})")
 
@@ -200,6 +203,8 @@ def _of_text(text: str, where: str) -> Iterator[Obstacle]:
 
 def _of_checks(spec: TaskSpec) -> Iterator[Obstacle]:
     several = isinstance(spec.data["evaluator"]["func"], list)
+    if "Google Chrome" in json.dumps(spec.data["evaluator"]):
+        yield Obstacle(need=Need.CHROME, detail="the evaluator asks for that name")
     for index, check in enumerate(spec.evaluator.checks):
         end = f"[{index}]" if several else ""
         yield from _of_metric(check.metric, f"evaluator.func{end}")

@@ -87,12 +87,12 @@ def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def validate_command(args: argparse.Namespace) -> int:
-    """Print the table; 0 if a task runs and none is malformed, else 1."""
-    try:
-        rows = validate(args.tasks, args.task_list, args.cache)
-    except ValueError as error:
-        print(error)
-        return 1
+    """Print the table; 0 if a task runs and none is malformed, else 1.
+
+    Raises:
+      ValueError: If the folder or the list cannot be read.
+    """
+    rows = validate(args.tasks, args.task_list, args.cache)
     if args.json:
         print(json.dumps([_as_json(row) for row in rows], indent=1))
     else:
