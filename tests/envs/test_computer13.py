@@ -165,6 +165,7 @@ ROUND["parameters"] = ROUND
         (["WAIT", "DONE"], "stand alone"),
         ([given_as("CLICK"), given_as("DONE")], "stand alone"),
         ([given_as("CLICK")] * 101, "more than 100"),
+        ([given_as("TYPING", text="x" * 4096)] * 5, "characters to type"),
         ([given_as("CLICK")] * 10**6, "more than 100"),
     ],
 )

@@ -117,6 +117,8 @@ def parse(text):
         ("pyautogui.write('a\x00b')", "control characters"),
         (r"pyautogui.write('\x1b[2J')", "control characters"),
         (r"pyautogui.write('\ud800')", "control characters"),
+        (r"pyautogui.write('\x85')", "control characters"),
+        ("pyautogui.press('volumeup')", "unknown key"),
         ("pyautogui.write('\ud800')", "control characters"),
         (r"pyautogui.write('\N{BULLET}')", "escape is not understood"),
         (r"pyautogui.write('\7')", "escape is not understood"),

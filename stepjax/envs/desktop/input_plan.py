@@ -5,10 +5,17 @@ from typing import Any
 
 from stepjax.envs.actions import Action, ActionKind
 from stepjax.envs.grammars.keys import KEYSYMS
-from stepjax.envs.grammars.pieces import DEFAULT_NOTCHES, split
+from stepjax.envs.grammars.pieces import DEFAULT_NOTCHES, MAX_TYPED_CHARS, split
 from stepjax.envs.grammars.writing import button, pixel, text_to_type
 
-__all__ = ["MAX_NOTCHES", "MAX_SLEEP", "WAIT_SECONDS", "Operation", "plan"]
+__all__ = [
+    "MAX_NOTCHES",
+    "MAX_OPERATIONS",
+    "MAX_SLEEP",
+    "WAIT_SECONDS",
+    "Operation",
+    "plan",
+]
 
 Operation = dict[str, Any]
 """One thing the input devices do; `op` says which. It can be written as JSON.
@@ -20,6 +27,9 @@ right, then the wheel up, down, left, right.
 
 MAX_NOTCHES = 50
 """Most notches one scroll turns the wheel by; more are left out."""
+
+MAX_OPERATIONS = 2000
+"""Most operations of one plan."""
 
 MAX_SLEEP = 5.0
 """Longest time in seconds that a plan sleeps in all; more is left out."""
@@ -67,7 +77,8 @@ def plan(action: Action, *, width: int, height: int) -> tuple[Operation, ...]:
       Operations in order. Wheel and sleep are limited by `MAX_NOTCHES` and `MAX_SLEEP`.
 
     Raises:
-      ValueError: If a field is missing, out of its range or unknown.
+      ValueError: If a field is missing, out of its range or unknown, or if it is too
+        much for one plan.
 
     Example:
       >>> click = Action(kind=ActionKind.CLICK, x=0.5, y=0.5, keys=("ctrl",))
@@ -77,7 +88,19 @@ def plan(action: Action, *, width: int, height: int) -> tuple[Operation, ...]:
     planner = _Planner(width, height)
     for step in split(action, _WHO):
         planner.add(step)
-    return tuple(_shorten(planner.found))
+    operations = _shorten(planner.found)
+    if len(operations) > MAX_OPERATIONS:
+        raise ValueError(
+            f"{_WHO}: the action needs {len(operations)} operations, may need"
+            f" {MAX_OPERATIONS}: do less at once."
+        )
+    typed = sum(len(operation.get("text", "")) for operation in operations)
+    if typed > MAX_TYPED_CHARS:
+        raise ValueError(
+            f"{_WHO}: the action types {typed} characters, may type"
+            f" {MAX_TYPED_CHARS}: type less at once."
+        )
+    return tuple(operations)
 
 
 class _Planner:

@@ -19,7 +19,7 @@ _MAX_ARGUMENTS = 4
 _NAME = re.compile(r"[a-z][a-z_]{0,31}")
 _SPACE = re.compile(r"[ \t\n]{0,16}")
 _PLAIN = re.compile(r"[^\\'\"]+")
-UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Characters no argument may hold: controls and lone surrogates."""
 _ESCAPES = {"n": "\n", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
 

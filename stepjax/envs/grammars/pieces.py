@@ -16,6 +16,7 @@ __all__ = [
     "MAX_NOTCHES",
     "MAX_PARTS",
     "MAX_SECONDS",
+    "MAX_TYPED_CHARS",
     "clicks",
     "join",
     "number",
@@ -38,6 +39,9 @@ MAX_PARTS = 100
 
 MAX_SECONDS = 60.0
 """Longest wait a text may ask for; `input_plan` waits less."""
+
+MAX_TYPED_CHARS = 20_000
+"""Most characters that all parts of one action type together."""
 
 _FARTHEST = 10**6
 _CLICKS = {
@@ -195,6 +199,8 @@ def join(steps: Iterable[Action]) -> Action:
         raise GrammarError("there is no action")
     if len(parts) > MAX_PARTS:
         raise GrammarError(f"more than {MAX_PARTS} actions")
+    if sum(len(part.text) for part in parts) > MAX_TYPED_CHARS:
+        raise GrammarError(f"more than {MAX_TYPED_CHARS} characters to type")
     if len(parts) == 1:
         return parts[0]
     return Action(kind=ActionKind.SEQUENCE, parts=tuple(parts))

@@ -165,6 +165,11 @@ def test_every_kind_is_planned_or_refused(kind):
         action("WAIT", amount=float("nan")),
         action("SCROLL_UP", amount=float("inf")),
         action("SEQUENCE"),
+        action("SEQUENCE", parts=(action("TYPE", text="x" * 4096),) * 5),
+        action(
+            "SEQUENCE",
+            parts=(action("DRAG", x=0, y=0, to_x=1, to_y=1, keys=("a",) * 5),) * 100,
+        ),
     ],
     ids=lambda one: one.kind.name,
 )
@@ -202,6 +207,21 @@ _TEXTS = st.one_of(
     draw.mutated(st.just("drag(start_box='(1,2)', end_box='(3,4)')")),
     draw.mutated(st.just('{"action_type": "SCROLL", "dx": 1, "dy": -99}')),
 )
+
+
+def test_the_server_in_the_desktop_takes_every_plan():
+    from stepjax.envs.desktop.inside.operations import check_operations as check
+
+    many = (action("DRAG", x=0, y=0, to_x=1, to_y=1, keys=("ctrl",) * 3),) * 90
+    for wanted in (
+        action("SEQUENCE", parts=many),
+        action("SEQUENCE", parts=(action("WAIT", amount=60.0),) * 100),
+        action("SEQUENCE", parts=(action("SCROLL_LEFT", amount=10_000.0),) * 100),
+        action("SEQUENCE", parts=(action("TYPE", text="x" * 4000),) * 5),
+        action("PRESS", keys=("ctrl", "alt", "shift", "meta", "delete")),
+    ):
+        operations = planned(wanted)
+        assert check(operations, **SCREEN) == operations
 
 
 @settings(max_examples=300, deadline=None)
