@@ -242,10 +242,9 @@ class SparePool:
             with self._changed:
                 self._stock.booting[kind] -= 1
                 if desktop is not None:
-                    closed = self._closed
-                    phase = DesktopPhase.ENDING if closed else DesktopPhase.SPARE
+                    desktop.needs_root = kind
                     seconds = time.monotonic() - started
-                    self._stock.note_boot(desktop, seconds, phase)
+                    self._stock.note_boot(desktop, seconds, closed=self._closed)
                 elif failure is not None:
                     self._stock.note_failure(failure)
                 self._changed.notify_all()

@@ -148,12 +148,12 @@ class Stock:
             unneeded.phase = DesktopPhase.ENDING
             self._notify()
 
-    def note_boot(self, desktop: Desktop, seconds: float, phase: DesktopPhase) -> None:
-        """Take a desktop in that has just booted."""
+    def note_boot(self, desktop: Desktop, seconds: float, *, closed: bool) -> None:
+        """Take a desktop in that has just booted; a closed pool only to end it."""
         self._failures_in_row, self.not_before = 0, 0.0
         self.counts.booted += 1
         self.counts.boot_seconds += seconds
-        desktop.phase = phase
+        desktop.phase = DesktopPhase.ENDING if closed else DesktopPhase.SPARE
         self.desktops.add(desktop)
 
     def note_failure(self, error: Exception) -> None:
