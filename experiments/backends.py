@@ -4,38 +4,72 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
-from experiments.config import EnvConfig, ExperimentConfig, PolicyConfig
+from experiments.config import ExperimentConfig, PolicyConfig
 from experiments.errors import as_usage_error
-from stepjax.models.pointer import PointerPolicy, make_pointer_policy
+from stepjax.models.policy import Policy
 from stepjax.rollout.backend import Backend, TaskTable
 
-__all__ = ["BACKEND_FACTORIES", "OpenFn", "make_policy", "open_backend"]
+__all__ = [
+    "BACKEND_FACTORIES",
+    "OpenFn",
+    "PIXEL_BACKENDS",
+    "empty_prompt",
+    "make_policy",
+    "open_backend",
+]
 
 ReportFn = Callable[[str], None] | None
-OpenFn = Callable[[EnvConfig, PointerPolicy, ReportFn], Backend]
+OpenFn = Callable[[ExperimentConfig, Policy, ReportFn], Backend]
+
+PIXEL_BACKENDS = ("desktop", "vm")
+"""Backends whose policy sees screenshots; the others' sees widgets."""
 
 _PAGES_PER_BROWSER = 16
 
 
-@functools.cache
-def make_policy(config: PolicyConfig) -> PointerPolicy:
-    """The policy of the given size; the same object for the same size.
+def make_policy(config: PolicyConfig, backend: str = "sim") -> Policy:
+    """The policy of the given size for a backend; the same object for the same.
 
     Equal objects let runs of one process share their compilations.
     """
-    return make_pointer_policy(
-        width=config.width, layers=config.layers, heads=config.heads
-    )
+    sizes = (config.width, config.layers, config.heads)
+    return _screen_policy(*sizes) if backend in PIXEL_BACKENDS else _pointer(*sizes)
+
+
+@functools.cache
+def _pointer(width: int, layers: int, heads: int) -> Policy:
+    from stepjax.models.pointer import make_pointer_policy
+
+    return make_pointer_policy(width=width, layers=layers, heads=heads)
+
+
+@functools.cache
+def _screen_policy(width: int, layers: int, heads: int) -> Policy:
+    from stepjax.models.screen import make_screen_policy
+
+    return make_screen_policy(width=width, layers=layers, heads=heads)
+
+
+def empty_prompt(config: ExperimentConfig) -> Any:
+    """What the policy of `config` sees, padding throughout: shapes and dtypes."""
+    if config.env.backend in PIXEL_BACKENDS:
+        from experiments.desktop_backend import make_codec
+
+        return make_codec(config).empty_prompt()
+    from stepjax.rollout.encode import PointerCodec
+
+    return PointerCodec().empty_prompt()
 
 
 def open_backend(
-    config: ExperimentConfig, policy: PointerPolicy, *, report: ReportFn = None
+    config: ExperimentConfig, policy: Policy, *, report: ReportFn = None
 ) -> Backend:
     """The backend that `config.env` asks for, acting with `policy`.
 
     Args:
-      config: Only `config.env` matters.
+      config: Only `config.env` and the view in `config.policy` matter.
       policy: Who acts.
       report: Told in a few words what a slow backend waits for.
 
@@ -43,23 +77,27 @@ def open_backend(
       UsageError: If it cannot be opened, for example for want of a browser.
     """
     with as_usage_error(ValueError, OSError, ImportError):
-        return BACKEND_FACTORIES[config.env.backend](config.env, policy, report)
+        return BACKEND_FACTORIES[config.env.backend](config, policy, report)
 
 
-def _open_sim(env: EnvConfig, policy: PointerPolicy, report: ReportFn) -> Backend:
+def _open_sim(config: ExperimentConfig, policy: Policy, report: ReportFn) -> Backend:
     from stepjax.rollout.sim import SimBackend
 
     del report
+    env = config.env
     return SimBackend(
         policy.sample, max_steps=env.max_steps, chunk_size=env.num_envs or 256
     )
 
 
-def _open_miniwob(env: EnvConfig, policy: PointerPolicy, report: ReportFn) -> Backend:
+def _open_miniwob(
+    config: ExperimentConfig, policy: Policy, report: ReportFn
+) -> Backend:
     from stepjax.envs import miniwob
     from stepjax.envs.miniwob.pages import find_pages
     from stepjax.rollout.host import HostBackend
 
+    env = config.env
     find_pages()  # both say what to install; better now than from a worker
     executable = miniwob.find_chromium(str(env.chromium) if env.chromium else None)
     pages = env.num_envs or 2 * _PAGES_PER_BROWSER
@@ -84,7 +122,26 @@ def _open_miniwob(env: EnvConfig, policy: PointerPolicy, report: ReportFn) -> Ba
     )
 
 
+def _open_desktop(
+    config: ExperimentConfig, policy: Policy, report: ReportFn
+) -> Backend:
+    from experiments.desktop_backend import open_desktop
+
+    return open_desktop(config, policy, report)
+
+
+def _open_vm(config: ExperimentConfig, policy: Policy, report: ReportFn) -> Backend:
+    from experiments.vm_backend import open_vm
+
+    return open_vm(config, policy, report)
+
+
 BACKEND_FACTORIES: Mapping[str, OpenFn] = MappingProxyType(
-    {"sim": _open_sim, "miniwob": _open_miniwob}
+    {
+        "sim": _open_sim,
+        "miniwob": _open_miniwob,
+        "desktop": _open_desktop,
+        "vm": _open_vm,
+    }
 )
 """What opens each backend of `experiments.config.BACKENDS`."""

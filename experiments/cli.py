@@ -28,7 +28,8 @@ def parse(
 
     Args:
       program: What the user typed, for help: "python -m experiments.osworld".
-      presets: Presets by name; the first is the default.
+      presets: Presets by name. Without a name it is the first whose backend is that
+        of `--env.backend`, else the first.
       args: Arguments after the program's name.
 
     Returns:
@@ -39,9 +40,10 @@ def parse(
       SystemExit: After `--help`, with code 0.
     """
     args = list(args)
-    name = next(iter(presets))
     if args and not args[0].startswith("-"):
         name = args.pop(0)
+    else:
+        name = _preset_for(presets, args)
     if name not in presets:
         raise UsageError(f"unknown preset {name!r}; {suggestion(name, tuple(presets))}")
     _check_flags(presets[name].config, args)
@@ -88,6 +90,22 @@ def main(
         )
         sys.exit(1)
     sys.exit(0)
+
+
+def _preset_for(presets: Mapping[str, Preset], args: Sequence[str]) -> str:
+    """The preset of a command line that names none.
+
+    Sizes that suit one backend are hours or nothing on another.
+    """
+    asked = None
+    for at, arg in enumerate(args):
+        flag, _, value = arg.partition("=")
+        if flag.replace("_", "-") == "--env.backend":
+            asked = value or next(iter(args[at + 1 : at + 2]), None)
+    fitting = [
+        name for name, preset in presets.items() if preset.config.env.backend == asked
+    ]
+    return (fitting or list(presets))[0]
 
 
 def _about(name: str, preset: Preset, config: ExperimentConfig) -> str:

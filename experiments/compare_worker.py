@@ -119,7 +119,7 @@ def main() -> int:
     from experiments.backends import make_policy, open_backend
     from experiments.loop import train
 
-    policy = make_policy(plan.base.policy)
+    policy = make_policy(plan.base.policy, plan.base.env.backend)
     backend = open_backend(plan.base, policy)
     try:
         shared = functools.partial(train, backend=backend, policy=policy)

@@ -8,7 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from experiments.setting_checks import at_least, between, one_of, positive
+from experiments.env_config import BACKENDS, EnvConfig
+from experiments.setting_checks import at_least, between, multiple_of, one_of, positive
 
 __all__ = [
     "BACKENDS",
@@ -37,34 +38,6 @@ METHOD_NAMES = (
     "step_balanced",
 )
 """Methods of `experiments.methods`, named here so that a typo is found without jax."""
-
-BACKENDS = ("sim", "miniwob")
-"""Environment backends that `experiments.backends` can open."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EnvConfig:
-    """Where the agent acts."""
-
-    backend: str = "sim"
-    """Environment: sim (a desktop simulated in JAX) or miniwob (real pages in a real
-    Chromium)."""
-
-    chromium: Path | None = None
-    """Chromium to drive (miniwob only). None: $STEPJAX_CHROMIUM, then PATH."""
-
-    max_steps: int = 15
-    """Most steps of a trajectory."""
-
-    num_envs: int | None = None
-    """Environments run side by side. None: the backend decides."""
-
-    def __post_init__(self):
-        """Check the fields."""
-        one_of("env.backend", self.backend, BACKENDS)
-        at_least("env.max_steps", self.max_steps, 1)
-        if self.num_envs is not None:
-            at_least("env.num_envs", self.num_envs, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -269,7 +242,7 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """Size of the pointer policy."""
+    """Size of the policy: it points at widgets, or on desktops at pixels."""
 
     width: int = 48
     """Size of every embedding."""
@@ -280,10 +253,19 @@ class PolicyConfig:
     heads: int = 4
     """Attention heads of a layer."""
 
+    view_width: int = 160
+    """Width of the screenshot as the policy sees it, in pixels; a multiple of 32
+    (desktop and vm)."""
+
+    view_height: int = 100
+    """Height of the screenshot as the policy sees it; a multiple of 20."""
+
     def __post_init__(self):
         """Check the fields."""
         for name in ("width", "layers", "heads"):
             at_least("policy." + name, getattr(self, name), 1)
+        multiple_of("policy.view_width", self.view_width, 32)
+        multiple_of("policy.view_height", self.view_height, 20)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

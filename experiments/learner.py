@@ -14,7 +14,7 @@ import optax
 import stepjax
 from experiments.config import AlgoConfig, ExperimentConfig, OptimizerConfig
 from experiments.errors import UsageError, as_usage_error
-from stepjax.models.pointer import PointerPolicy
+from stepjax.models.policy import Policy
 from stepjax.training.sharding import batch_sharding, infer_state_sharding, make_mesh
 from stepjax.training.state import TrainState, init_train_state
 from stepjax.training.step import (
@@ -74,7 +74,7 @@ def check_mesh(config: ExperimentConfig) -> jax.sharding.Mesh:
 
 def make_learner(
     config: ExperimentConfig,
-    policy: PointerPolicy,
+    policy: Policy,
     start_params: Any,
     *,
     num_tasks: int,
@@ -145,7 +145,7 @@ def make_optimizer(optim: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def _train_step(
-    policy: PointerPolicy, algo: AlgoConfig, optim: OptimizerConfig, micro: int
+    policy: Policy, algo: AlgoConfig, optim: OptimizerConfig, micro: int
 ) -> TrainStep:
     """The train step; the same object if the settings that matter are the same."""
     matters = AlgoConfig(
@@ -160,13 +160,13 @@ def _train_step(
 
 @functools.cache
 def _cached_train_step(
-    policy: PointerPolicy, algo: AlgoConfig, optim: OptimizerConfig, micro: int
+    policy: Policy, algo: AlgoConfig, optim: OptimizerConfig, micro: int
 ) -> TrainStep:
     return _build_train_step(policy, algo, optim, micro, None)
 
 
 def _build_train_step(
-    policy: PointerPolicy,
+    policy: Policy,
     algo: AlgoConfig,
     optim: OptimizerConfig,
     micro: int,

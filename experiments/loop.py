@@ -40,7 +40,7 @@ from experiments.run_notes import (
 from experiments.stopping import StopWish, stop_on_signals
 from experiments.watch import round_metrics, task_counts, warnings_for
 from stepjax.batching import CompileCounter
-from stepjax.models.pointer import PointerPolicy
+from stepjax.models.policy import Policy
 from stepjax.rollout.backend import Backend
 from stepjax.training.checkpoint import (
     CheckpointError,
@@ -60,7 +60,7 @@ def train(
     *,
     about: str = "",
     backend: Backend | None = None,
-    policy: PointerPolicy | None = None,
+    policy: Policy | None = None,
     start_params: Any = None,
     observer: RunObserver | None = None,
     at_end: Callable[[Backend, RunResult], None] | None = None,
@@ -95,7 +95,7 @@ def train(
         if policy is None:
             from experiments.backends import make_policy
 
-            policy = make_policy(config.policy)
+            policy = make_policy(config.policy, config.env.backend)
         check_mesh(config)
         if backend is None:
             from experiments.backends import open_backend
@@ -120,7 +120,7 @@ class _Run:
     config: ExperimentConfig
     folder: RunFolder
     backend: Backend
-    policy: PointerPolicy
+    policy: Policy
     observer: RunObserver
     stop: StopWish
 

@@ -24,6 +24,8 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _BACKENDS = {
     "sim": "simulated desktop (simulator), not OSWorld itself",
     "miniwob": "MiniWoB++ pages in Chromium",
+    "desktop": "real applications on sandboxed desktops, not OSWorld's machines",
+    "vm": "OSWorld's virtual machines",
 }
 
 

@@ -251,7 +251,10 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _differences(stored: Mapping[str, Any], config: ExperimentConfig) -> list[str]:
-    old = dict(_flatten("", stored))
+    # A setting that did not exist yet had its present default's meaning.
+    plain = dataclasses.asdict(ExperimentConfig())
+    old = dict(_flatten("", json.loads(json.dumps(plain, default=str))))
+    old |= dict(_flatten("", stored))
     fresh = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     new = dict(_flatten("", fresh))
     return [

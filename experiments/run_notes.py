@@ -22,6 +22,8 @@ __all__ = [
 _KINDS = {
     "sim": "sim, a simulated desktop (its scores are not OSWorld scores)",
     "miniwob": "miniwob, MiniWoB++ pages in Chromium",
+    "desktop": "desktop, real applications on sandboxed desktops",
+    "vm": "vm, OSWorld's virtual machines",
 }
 
 

@@ -3,7 +3,7 @@
 import difflib
 import math
 
-__all__ = ["at_least", "between", "one_of", "positive", "suggestion"]
+__all__ = ["at_least", "between", "multiple_of", "one_of", "positive", "suggestion"]
 
 
 def suggestion(value: str, known: tuple[str, ...]) -> str:
@@ -28,6 +28,12 @@ def at_least(name: str, value: int, least: int) -> None:
     """An error naming `name` if `value` is below `least`."""
     if value < least:
         raise ValueError(f"{name} must be >= {least}, got {value}.")
+
+
+def multiple_of(name: str, value: int, unit: int) -> None:
+    """An error naming `name` unless `value` is `unit`, twice `unit`, ..."""
+    if value < unit or value % unit:
+        raise ValueError(f"{name} must be a multiple of {unit}, got {value}.")
 
 
 def positive(name: str, value: float) -> None:

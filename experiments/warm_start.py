@@ -3,7 +3,7 @@
 Online training needs a policy that sometimes succeeds. The paper starts from a model
 that solves 41% of its training tasks; ours starts near that, by behavior cloning. On
 the simulator episodes are of practice tasks, none of which asks for what a task of the
-pool does by the same names; on web pages they are of the training pages.
+pool does by the same names; on web pages and desktops they are of the training tasks.
 """
 
 import dataclasses
@@ -20,13 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.backends import PIXEL_BACKENDS, empty_prompt
 from experiments.config import ExperimentConfig
 from experiments.errors import UsageError
-from stepjax.models.pointer import PointerPolicy, token_mask_of
+from stepjax.models.policy import Policy
 from stepjax.rollout.backend import Backend
-from stepjax.rollout.encode import PointerCodec
 from stepjax.training.cloning import clone_policy
-from stepjax.types import ScreenPrompt
 
 __all__ = ["Demonstrator", "warm_started_params"]
 
@@ -38,10 +37,8 @@ _FORMAT = 1
 class Demonstrator(Protocol):
     """A backend that can show how its tasks are done, more or less."""
 
-    def demonstrations(
-        self, num_episodes: int, seed: int
-    ) -> tuple[ScreenPrompt, np.ndarray]:
-        """Prompts [S, ...] and action tokens [S, 3] int32 of practice episodes."""
+    def demonstrations(self, num_episodes: int, seed: int) -> tuple[Any, np.ndarray]:
+        """Prompts [S, ...] and action tokens [S, A] int32 of practice episodes."""
         ...
 
     def fingerprint(self) -> str:
@@ -52,7 +49,7 @@ class Demonstrator(Protocol):
 def warm_started_params(
     config: ExperimentConfig,
     backend: Backend,
-    policy: PointerPolicy,
+    policy: Policy,
     *,
     report: Callable[[str], None] = lambda text: None,
 ) -> Any:
@@ -75,42 +72,56 @@ def warm_started_params(
             f"backend {backend.name} has no demonstrations to start from; pass "
             "start_params to train()."
         )
+    settings, init = config.warm_start, jax.jit(policy.init)
+    init_key, clone_key = jax.random.split(jax.random.key(_SEED))
+    if not settings.steps:
+        return jax.device_get(init(init_key, _rows_of(empty_prompt(config))))
     path = _cache_path(config, backend, policy)
     kept = _read(path)
     if kept is not None:
         report(f"warm start from {path}")
         return kept
-    settings = config.warm_start
     report("practice episodes for the warm start")
-    prompt, tokens = backend.demonstrations(settings.episodes, _SEED)
-    init_key, clone_key = jax.random.split(jax.random.key(_SEED))
-    few = jax.tree.map(lambda leaf: jnp.asarray(leaf[:2]), prompt)
-    params = jax.jit(policy.init)(init_key, few)
-    if settings.steps:
-        params = clone_policy(
-            policy.evaluate,
-            params,
-            prompt,
-            jnp.asarray(tokens),
-            token_mask_of(jnp.asarray(tokens[:, 0])),
-            key=clone_key,
-            num_steps=settings.steps,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            report=lambda done, loss: report(
-                f"warm start: update {done} of {settings.steps}, "
-                f"loss {loss:.2f} nats per token"
-            ),
+    try:
+        prompt, tokens = backend.demonstrations(settings.episodes, _SEED)
+    except ValueError as error:
+        raise UsageError(
+            f"{error} --warm-start.steps 0 starts from random parameters."
+        ) from error
+    if not len(tokens):
+        raise UsageError(
+            f"backend {backend.name}: none of {settings.episodes} demonstrations "
+            "succeeded; there is nothing to imitate."
         )
+    few = jax.tree.map(lambda leaf: jnp.asarray(leaf[:2]), prompt)
+    params = clone_policy(
+        policy.evaluate,
+        init(init_key, few),
+        prompt,
+        jnp.asarray(tokens),
+        policy.token_mask(jnp.asarray(tokens[:, 0])),
+        key=clone_key,
+        num_steps=settings.steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        report=lambda done, loss: report(
+            f"warm start: update {done} of {settings.steps}, "
+            f"loss {loss:.2f} nats per token"
+        ),
+    )
     params = jax.device_get(params)
     _write(path, params)
     return params
 
 
-def _layout(policy: PointerPolicy) -> list[str]:
+def _rows_of(prompt: Any) -> Any:
+    """A prompt as a batch of one."""
+    return jax.tree.map(lambda leaf: leaf[None], prompt)
+
+
+def _layout(policy: Policy, prompt: Any) -> list[str]:
     """Names, shapes and dtypes of the policy's parameters."""
-    prompt = jax.tree.map(lambda leaf: leaf[None], PointerCodec().empty_prompt())
-    shapes = jax.eval_shape(policy.init, jax.random.key(0), prompt)
+    shapes = jax.eval_shape(policy.init, jax.random.key(0), _rows_of(prompt))
     return [
         f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
@@ -118,13 +129,16 @@ def _layout(policy: PointerPolicy) -> list[str]:
 
 
 def _cache_path(
-    config: ExperimentConfig, backend: Demonstrator, policy: PointerPolicy
+    config: ExperimentConfig, backend: Demonstrator, policy: Policy
 ) -> Path:
+    sizes = dataclasses.asdict(config.policy)
+    if config.env.backend not in PIXEL_BACKENDS:
+        sizes = {name: sizes[name] for name in sizes if not name.startswith("view_")}
     matters = {
-        "parameters": _layout(policy),
+        "parameters": _layout(policy, empty_prompt(config)),
         "format": _FORMAT,
         "backend": backend.fingerprint(),
-        "policy": dataclasses.asdict(config.policy),
+        "policy": sizes,
         "warm_start": {
             name: value
             for name, value in dataclasses.asdict(config.warm_start).items()

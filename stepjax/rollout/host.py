@@ -61,6 +61,7 @@ class HostBackend:
         report: Callable[[str], None] | None = None,
         demonstrate: Demonstrate | None = None,
         guides: Guides | None = None,
+        practice_ids: np.ndarray | None = None,
         **pool_options: Any,
     ):
         """A backend; environments start with the first episodes.
@@ -82,6 +83,7 @@ class HostBackend:
           demonstrate: `demonstrate(task, observation)`, what one who knows would do;
             for the pointer policy.
           guides: Makes demonstrators, for any policy; instead of `demonstrate`.
+          practice_ids: Tasks that are demonstrated; None for the training tasks.
           **pool_options: Further options of `EnvironmentPool`.
 
         Raises:
@@ -103,6 +105,7 @@ class HostBackend:
         if guides is None and demonstrate is not None:
             guides = PointerGuides(demonstrate=demonstrate)
         self._guides = guides
+        self._practice_ids = tasks.train_ids if practice_ids is None else practice_ids
         self._report = report
         self.pool = EnvironmentPool(
             make_environment,
@@ -143,10 +146,10 @@ class HostBackend:
         return self._play(task_ids, seeds, choose)
 
     def demonstrations(self, num_episodes: int, seed: int) -> tuple[Any, np.ndarray]:
-        """What the demonstrator, wandering now and then, did on training tasks.
+        """What the demonstrator, wandering now and then, did on practice tasks.
 
         Args:
-          num_episodes: Episodes, dealt out evenly over the training tasks.
+          num_episodes: Episodes, dealt out evenly over the practice tasks.
           seed: Decides the episodes and when it wanders.
 
         Returns:
@@ -157,8 +160,7 @@ class HostBackend:
         """
         if self._guides is None:
             raise ValueError(f"backend {self.name} was made without a demonstrator.")
-        train_ids = self.tasks.train_ids
-        task_ids = np.resize(train_ids, num_episodes)
+        task_ids = np.resize(self._practice_ids, num_episodes)
         seeds = np.random.default_rng(seed).integers(2**31, size=num_episodes)
         tasks = [
             self._task(int(t), int(s)) for t, s in zip(task_ids, seeds, strict=True)
@@ -184,8 +186,8 @@ class HostBackend:
         """Digest of the tasks and sizes that demonstrations depend on."""
         habits = HABITS if self._guides is None else self._guides.habits
         parts = (self.name, self.max_steps, self.tasks.names, self._codec, habits)
-        trained = np.asarray(self.tasks.train_ids).tolist()
-        return hashlib.sha256(repr((parts, trained)).encode()).hexdigest()
+        practiced = np.asarray(self._practice_ids).tolist()
+        return hashlib.sha256(repr((parts, practiced)).encode()).hexdigest()
 
     def _play(
         self,

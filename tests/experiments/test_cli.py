@@ -38,6 +38,28 @@ def test_fixed_flags(tmp_path):
     assert (config.mesh.data, config.mesh.fsdp, config.mesh.tensor) == (2, -1, 1)
 
 
+@pytest.mark.parametrize(
+    "args, name",
+    [
+        (["--env.backend", "desktop"], "desktop"),
+        (["--seed", "1", "--env.backend=desktop"], "desktop"),
+        (["--env.backend", "vm", "--env.tasks", "somewhere"], "vm"),
+        (["--env.backend", "sim"], "quick"),
+        (["--env.backend", "miniwob"], "quick"),  # has a command of its own
+        (["paper", "--env.backend", "desktop"], "paper"),
+        (["--env.backend"], None),
+    ],
+)
+def test_the_backend_chooses_the_preset_unless_one_is_named(args, name):
+    if name is None:
+        with pytest.raises(UsageError, match="env.backend"):
+            parse(*args)
+        return
+    found, config = parse(*args)
+    assert found == name
+    assert config.algo == PRESETS[name].config.algo
+
+
 def test_resume_flag_and_none():
     assert parse()[1].resume
     assert not parse("--no-resume")[1].resume
@@ -55,7 +77,7 @@ def test_resume_flag_and_none():
         (["--algo.group-size", "many"], ["--algo.group-size", "'many'"]),
         (["--algo.threshold", "1.5"], ["algo.threshold must be in [0, 1], got 1.5"]),
         (["--algo.method", "stepp"], ["unknown name 'stepp'", "did you mean step"]),
-        (["--env.backend", "vm"], ["env.backend: unknown name 'vm'", "sim, miniwob"]),
+        (["--env.backend", "desktp"], ["unknown name 'desktp'", "mean desktop"]),
         (["--seed"], ["--seed"]),
         (["--seed", "1", "stray"], ["stray"]),
     ],

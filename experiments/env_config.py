@@ -1,0 +1,79 @@
+"""Settings of the place where the agent acts. Nothing here imports jax."""
+
+import dataclasses
+from pathlib import Path
+
+from experiments.setting_checks import at_least, one_of
+
+__all__ = ["BACKENDS", "EnvConfig"]
+
+BACKENDS = ("sim", "miniwob", "desktop", "vm")
+"""Environment backends that `experiments.backends` can open."""
+
+_LEAST_WIDTH, _LEAST_HEIGHT = 320, 200  # pixels of a screen that windows fit on
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnvConfig:
+    """Where the agent acts."""
+
+    backend: str = "sim"
+    """Environment: sim (a desktop simulated in JAX), miniwob (real pages in a real
+    Chromium), desktop (real applications on sandboxed desktops) or vm (OSWorld's own
+    virtual machines)."""
+
+    chromium: Path | None = None
+    """Chromium to drive (miniwob only). None: $STEPJAX_CHROMIUM, then PATH."""
+
+    tasks: Path | None = None
+    """OSWorld's evaluation_examples folder, or one like it (desktop and vm). None: the
+    bundled tasks (desktop only)."""
+
+    task_list: Path | None = None
+    """JSON file {domain: [id, ...]} of the tasks in it to use. None: all."""
+
+    cache: Path | None = None
+    """Folder with the files that those tasks download. None: tasks that need one
+    cannot be set up (desktop), or are downloaded (vm)."""
+
+    provider: str = "docker"
+    """Who runs the virtual machines, by desktop-env's name: docker, vmware, aws, ...
+    (vm only)."""
+
+    url: str | None = None
+    """Address of one OSWorld machine that runs already, such as http://host:5000 (vm
+    only)."""
+
+    screen_width: int = 1280
+    """Width of the screen in pixels (desktop and vm)."""
+
+    screen_height: int = 800
+    """Height of the screen in pixels (desktop and vm)."""
+
+    max_steps: int = 15
+    """Most steps of a trajectory."""
+
+    num_envs: int | None = None
+    """Environments run side by side. None: the backend decides."""
+
+    def __post_init__(self):
+        """Check the fields."""
+        one_of("env.backend", self.backend, BACKENDS)
+        at_least("env.max_steps", self.max_steps, 1)
+        if self.num_envs is not None:
+            at_least("env.num_envs", self.num_envs, 1)
+        at_least("env.screen_width", self.screen_width, _LEAST_WIDTH)
+        at_least("env.screen_height", self.screen_height, _LEAST_HEIGHT)
+        self._check_tasks()
+
+    def _check_tasks(self) -> None:
+        if self.task_list is not None and self.tasks is None:
+            raise ValueError(
+                f"env.task_list {self.task_list} names tasks of a folder; give the "
+                "folder as env.tasks."
+            )
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError(
+                "env.url must be an address such as http://host:5000, got "
+                f"{self.url!r}."
+            )
