@@ -19,7 +19,7 @@ _COMMAND = (str, list)
 _FLAG = (bool, str)
 _RUN = (
     {"command": _COMMAND},
-    {"shell": _FLAG, "stdout": (str,), "stderr": (str,), "until": (dict,)},
+    {"shell": _FLAG, "stdout": (str,), "stderr": (str,)},
 )
 _WINDOW = ({"window_name": (str,)}, {"strict": _FLAG, "by_class": _FLAG})
 SETUP_TYPES: dict[str, tuple[dict[str, tuple], dict[str, tuple]]] = {
@@ -36,8 +36,8 @@ SETUP_TYPES: dict[str, tuple[dict[str, tuple], dict[str, tuple]]] = {
     "chrome_open_tabs": ({"urls_to_open": (list,)}, {}),
     "chrome_close_tabs": ({"urls_to_close": (list,)}, {}),
     "update_browse_history": ({"history": (list,)}, {}),
-    "googledrive": ({"operation": (list,), "args": (list,)}, {}),
-    "login": ({"platform": (str,)}, {}),
+    "googledrive": ({"operation": (list,), "args": (list,)}, {"settings_file": (str,)}),
+    "login": ({"platform": (str,)}, {"settings_file": (str,)}),
 }
 """Setup steps that the format has; `setup.run_setup` says which of them run here."""
 
@@ -226,9 +226,14 @@ def _step(at: _Place, key: str, value: Any) -> SetupStep:
             raise ValueError(
                 f"{at.source}: {key}.parameters.{name} is missing ({kind} needs it)."
             )
-    for name, allowed in (required | optional).items():
-        if name in parameters:
-            _check_parameter(at, f"{key}.parameters.{name}", parameters[name], allowed)
+    known = required | optional
+    for name, parameter in parameters.items():
+        if name not in known:
+            raise ValueError(
+                f"{at.source}: {key}.parameters.{name} is unknown; {kind} takes "
+                f"{', '.join(known)}."
+            )
+        _check_parameter(at, f"{key}.parameters.{name}", parameter, known[name])
     return SetupStep(type=kind, parameters=parameters)
 
 
@@ -240,15 +245,16 @@ def _check_parameter(
     if wrong_flag or not isinstance(value, allowed):
         raise at.error(where, value, wanted)
     leaf = where.rpartition(".")[2]
+    one: Any = value  # of the right type by now
     if leaf == "command":
-        parts = [value] if isinstance(value, str) else value
+        parts = [one] if isinstance(one, str) else one
         if not parts or not all(isinstance(part, str) for part in parts):
             raise at.error(where, value, "a command: a text or a list of texts")
     if leaf == "files":
-        for index, one in enumerate(value):
-            if not isinstance(one, dict) or not isinstance(one.get("path"), str):
-                raise at.error(f"{where}[{index}]", one, "an object with a path")
-    if leaf == "seconds" and not 0 <= value <= 600:
+        for index, file in enumerate(one):
+            if not isinstance(file, dict) or not isinstance(file.get("path"), str):
+                raise at.error(f"{where}[{index}]", file, "an object with a path")
+    if leaf == "seconds" and not 0 <= one <= 600:
         raise at.error(where, value, "between 0 and 600")
 
 
