@@ -173,7 +173,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         ):
             self.send_error(401)
             return
-        self._answer(json.dumps({"output": "", "returncode": 0, "got": size}).encode())
+        finished = json.dumps({"output": "", "error": "", "returncode": 0}).encode()
+        self._answer(self.server.pages.get(self.path, finished))
 
     def _answer(self, body: bytes):
         self.send_response(200)

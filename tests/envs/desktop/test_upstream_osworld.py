@@ -16,7 +16,6 @@ from stepjax.envs.desktop.tasks.files import load_task
 from stepjax.envs.desktop.upstream import Evaluators, UpstreamError
 from stepjax.envs.desktop.upstream.assets import assets_of
 from stepjax.envs.desktop.upstream.install import find_interpreter
-from stepjax.envs.desktop.upstream.names import GETTERS, METRICS, VERSION
 
 pytestmark = pytest.mark.desktop
 
@@ -189,11 +188,3 @@ def test_scores(run, tasks, evaluators, start):
     ended_by = carry_out(sandbox, actions)
     verdict = evaluators.judge(spec, sandbox, ended_by=ended_by, timeout=400.0)
     assert verdict.score == score, verdict.note
-
-
-def test_known_names_are_upstreams(evaluators):
-    names = evaluators.names(timeout=600.0)
-    assert set(names["getters"]) == GETTERS
-    assert set(names["metrics"]) == METRICS
-    worker = evaluators._workers._idle[0]
-    assert worker.version == VERSION

@@ -170,6 +170,25 @@ def test_by_url(server, evaluators):
     env.close()
 
 
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b'{"returncode": 1, "error": "no\\nmodule"}', r"failed \(1\): no module"),
+        (b"no json", "not OSWorld's"),
+        (b"[]", "not OSWorld's"),
+        (b"{}", "not OSWorld's"),
+    ],
+)
+def test_by_url_when_programs_fail(server, evaluators, answer, message):
+    url, desktop = server
+    env = VmEnvironment(UrlMachine(url, evaluators=evaluators, pause=0.0), load)
+    env.reset(TASK, 0)
+    desktop.pages["/execute"] = answer
+    with pytest.raises(UpstreamError, match=message):
+        env.step(CLICK)
+    env.close()
+
+
 def test_by_url_when_the_server_goes(server, evaluators):
     url, desktop = server
     env = VmEnvironment(UrlMachine(url, evaluators=evaluators, pause=0.0), load)

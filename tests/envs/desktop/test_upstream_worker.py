@@ -4,7 +4,9 @@ import gc
 import os
 import shutil
 import stat
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from stepjax.envs.actions import ActionKind
+from stepjax.envs.desktop.sandbox import clean_leftovers
 from stepjax.envs.desktop.tasks.schema import parse_task
 from stepjax.envs.desktop.upstream import bridge
 from stepjax.envs.desktop.upstream.assets import asset_name
@@ -183,7 +186,7 @@ def test_nothing_is_left_behind(folder, address):
     made.judge(task("one"), address)
     exchange, (worker,) = made._exchange, made._workers._idle
     assert stat.S_IMODE(exchange.stat().st_mode) == 0o700
-    assert not list(exchange.iterdir())  # sockets and copies are gone with the call
+    assert [path.name for path in exchange.iterdir()] == ["lock"]  # no socket, no copy
     pid = worker._process.pid
     made.close()
     made.close()
@@ -191,6 +194,37 @@ def test_nothing_is_left_behind(folder, address):
     assert not Path(f"/proc/{pid}").exists()
     with pytest.raises(UpstreamError, match="closed"):
         made.judge(task("one"), address)
+
+
+def test_a_killed_trainer_leaves_nothing(folder, tmp_path, monkeypatch):
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from stepjax.envs.desktop.upstream import Evaluators\n"
+        "from stepjax.envs.desktop.upstream.jail import open_command\n"
+        "python = Path(sys.argv[1])\n"
+        "made = Evaluators(command=lambda _: open_command(python))\n"
+        "made.warm_up(timeout=120)\n"
+        "print(made._workers._idle[0]._process.pid, flush=True)\n"
+        "time.sleep(3600)\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(find_interpreter(folder))],
+        stdout=subprocess.PIPE,
+        env=environment,
+    ) as trainer:
+        assert trainer.stdout is not None
+        worker = Path("/proc", trainer.stdout.readline().decode().strip())
+        trainer.kill()
+    until = time.monotonic() + START
+    while worker.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not worker.exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert len(clean_leftovers()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_close_ends_a_call_that_hangs(folder, address):

@@ -5,13 +5,14 @@ import dataclasses
 import functools
 import itertools
 import logging
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from stepjax.envs.actions import ActionKind
+from stepjax.envs.desktop.sandbox.leftovers import OwnFolder
 from stepjax.envs.desktop.tasks.schema import TaskSpec
 from stepjax.envs.desktop.upstream.assets import assets_of, missing_assets
 from stepjax.envs.desktop.upstream.bridge import (
@@ -82,6 +83,7 @@ class Evaluators:
 
     Raises:
       UpstreamError: If there are no evaluators in `folder`.
+      SandboxError: If the temporary folder takes no files.
       ValueError: If `workers` is below 1.
     """
 
@@ -100,12 +102,18 @@ class Evaluators:
         self._cache = cache
         self._screen, self._password = tuple(screen), password
         self._workers = WorkerPool(
-            lambda: WorkerProcess(jailed(self._exchange), start_timeout=start_timeout),
+            lambda: WorkerProcess(
+                jailed(self._exchange),
+                environment={**os.environ, "TMPDIR": str(self._exchange)},
+                start_timeout=start_timeout,
+            ),
             size=workers,
         )
         self._numbers = itertools.count()
-        self._exchange = Path(tempfile.mkdtemp(prefix="stepjax-evaluators-"))
+        self._folder = OwnFolder(None)  # swept up after a trainer that was killed
+        self._exchange = self._folder.path
         self._seen = self._exchange if command else EXCHANGE
+        self._closed = False
 
     def __enter__(self) -> "Evaluators":
         return self
@@ -187,7 +195,9 @@ class Evaluators:
     def close(self) -> None:
         """End every worker, also those that are busy; never raises."""
         self._workers.close()
-        shutil.rmtree(self._exchange, ignore_errors=True)
+        if not self._closed:
+            self._closed = True
+            self._folder.remove()
 
     @contextlib.contextmanager
     def _request(

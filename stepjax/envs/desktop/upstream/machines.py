@@ -6,6 +6,7 @@ never against a real virtual machine.
 
 import base64
 import binascii
+import json
 import time
 import urllib.parse
 from collections.abc import Mapping
@@ -127,7 +128,7 @@ class UrlMachine:
         """
         if program not in ("WAIT", "DONE", "FAIL"):
             command = {"command": ["python", "-c", _IMPORTS + program], "shell": False}
-            self._ask("POST", "/execute", json=command)
+            _check_finished(self._ask("POST", "/execute", json=command))
         time.sleep(self._pause)
         return self._screenshot()
 
@@ -262,3 +263,15 @@ class ProviderMachine:
             return base64.b64decode(answer["screenshot"], validate=True)
         except (TypeError, KeyError, binascii.Error) as error:
             raise UpstreamError(f"{call}: no picture in the answer") from error
+
+
+def _check_finished(answer: bytes) -> None:
+    """Raise if a program failed: ours are well formed, so the machine is at fault."""
+    try:
+        outcome = json.loads(answer)
+        code, said = outcome["returncode"], str(outcome.get("error", ""))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UpstreamError("/execute: the answer is not OSWorld's") from error
+    if code != 0:
+        last = " ".join(said.split())[-200:]
+        raise UpstreamError(f"/execute: a pyautogui program failed ({code}): {last}")
