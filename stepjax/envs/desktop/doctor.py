@@ -160,14 +160,12 @@ def _namespaces() -> Finding:
     )
 
 
-def _namespace_remedy() -> str:
+def _namespace_remedy(root: pathlib.Path = pathlib.Path("/")) -> str:
     for name, forbids, remedy in _SWITCHES:
-        path = pathlib.Path("/proc/sys", name)
+        path = root / "proc" / "sys" / name
         if path.exists() and path.read_text().strip() == forbids:
             return remedy
-    if any(
-        pathlib.Path(name).exists() for name in ("/.dockerenv", "/run/.containerenv")
-    ):
+    if any((root / name).exists() for name in (".dockerenv", "run/.containerenv")):
         return (
             "this is a container: start it with --security-opt seccomp=unconfined "
             "--security-opt apparmor=unconfined --security-opt systempaths=unconfined"

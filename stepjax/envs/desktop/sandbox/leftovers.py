@@ -27,10 +27,11 @@ _YOUNG_SECONDS = 60.0  # a folder without a lock may still be in the making
 
 
 def start_time(pid: int) -> int:
-    """Clock tick at which a process started, 0 if there is none; a pid's true name."""
+    """Clock tick at which a process started, a pid's true name; 0 if none runs."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return int(file.read().rpartition(")")[2].split()[19])
+            fields = file.read().rpartition(")")[2].split()
+        return 0 if fields[0] == "Z" else int(fields[19])
     except (OSError, ValueError, IndexError):
         return 0
 

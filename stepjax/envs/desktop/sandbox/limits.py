@@ -45,7 +45,8 @@ def limited(command: list[str], limits: Limits, *, count: bool = True) -> list[s
         "core": 0,
         # Not the address space: Chromium reserves terabytes that it never touches.
         "data": memory,
-        "fsize": limits.disk_mb << 20,
+        # A little more than there is room: "no space left" comes before a signal.
+        "fsize": limits.disk_mb + 16 << 20,
         "nofile": limits.open_files,
         "cpu": limits.cpu_seconds,
         "memlock": 64 << 10,

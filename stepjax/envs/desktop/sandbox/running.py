@@ -100,6 +100,11 @@ class Sandbox:
             self._listen()
             return one_line(self._words)
 
+    def wait(self, seconds: float) -> None:
+        """Wait until it has ended by itself, or the time is up."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
     def check(self) -> None:
         """End it if it went beyond its limits; the watch calls this."""
         with self._lock:

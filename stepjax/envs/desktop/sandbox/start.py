@@ -208,7 +208,8 @@ def _wait_until_usable(
     init_pid = int(str(info["child-pid"]))
     limits = sandbox.spec.limits
     room = sum(tmpfs_megabytes(sandbox.spec).values())
-    group = cgroups.make_group(sandbox.folder.name.replace("_", "x"), limits, room)
+    name = f"{os.getpid()}-{sandbox.pid}"
+    group = cgroups.make_group(name, limits, room)
     if group is not None:
         on_failure.callback(group.remove)
         group.add(init_pid)
@@ -252,5 +253,6 @@ def _read_answer(
                 return answer
         if not new:
             break
-    sandbox.end("it closed its pipe")
+    sandbox.wait(2.0)  # it is about to end, and will have said why
+    sandbox.end("it closed its pipe without an answer")
     raise SandboxError(f"The desktop did not start: {sandbox.why_dead()}. {_HINT}")
