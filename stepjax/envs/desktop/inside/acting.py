@@ -13,6 +13,7 @@ from inside.pointer import Input
 from inside.reading import Reader
 from inside.screen import FORMATS, Screen
 from inside.serving import Answer, Request, Route, json_answer
+from inside.stacking import uncovered
 from inside.windows import Windows
 from PIL import Image
 
@@ -86,10 +87,16 @@ class Acting:
                 "height": image.height,
             }
         if reading is not None:
-            head.update(reading.result())
+            head.update(self._visible(reading.result()))
         text = json.dumps(head).encode()
         start = struct.pack(">I", len(text)) + text
         return Answer(200, "application/x-stepjax-view", start, picture)
+
+    def _visible(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Widgets that do not lie under other windows."""
+        windows = found.get("windows", [])
+        seen = uncovered(found["widgets"], windows, self._windows.stack())
+        return {"widgets": seen, "complete": found["complete"]}
 
     def _perform(self, operations: list[dict[str, Any]], request: Request) -> None:
         if not operations:

@@ -5,12 +5,13 @@ application that hangs. Here all that can be asked is under way at the same time
 when the time is up, whatever has been answered is what is known.
 """
 
+import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator
 from typing import Any
 
-from gi.repository import Gio, GLib  # pyright: ignore[reportMissingImports]
+from inside.wire import Connection
 
 __all__ = ["DESKTOP", "STATES", "Ask", "Crew", "Ref", "connect", "get", "states"]
 
@@ -24,7 +25,8 @@ STATES = (
 ).split()
 """Names of AT-SPI's states, by bit."""
 
-_IN_FLIGHT = 128
+# So many that nobody idles, so few that one who hangs does not use up the room.
+_IN_FLIGHT_EACH = 64
 _PROPERTIES = "org.freedesktop.DBus.Properties"
 
 Ref = tuple[str, str]
@@ -33,33 +35,37 @@ Ref = tuple[str, str]
 DESKTOP: Ref = ("org.a11y.atspi.Registry", "/org/a11y/atspi/accessible/root")
 """The object whose children are the applications."""
 
-Ask = tuple[Ref, str, str, Any]
+Arguments = tuple[str, tuple[Any, ...]]
+"""Types in D-Bus's letters, and the values."""
+
+Ask = tuple[Ref, str, str, Arguments | None]
 """Object, interface (after `org.a11y.atspi.`), method, arguments or None."""
 
 Job = Generator[list[Ask], list[Any], None]
 """Yields questions, gets their answers (None for each that failed)."""
 
 
-def connect():
-    """A connection to the accessibility bus."""
-    session = Gio.bus_get_sync(Gio.BusType.SESSION, None)
-    (address,) = session.call_sync(
-        "org.a11y.Bus", "/org/a11y/bus", "org.a11y.Bus", "GetAddress",
-        None, None, 0, 5000, None,
-    ).unpack()  # fmt: skip
-    flags = Gio.DBusConnectionFlags
-    return Gio.DBusConnection.new_for_address_sync(
-        address,
-        flags.AUTHENTICATION_CLIENT | flags.MESSAGE_BUS_CONNECTION,
-        None,
-        None,
-    )
+def connect() -> Connection:
+    """A connection to the accessibility bus.
+
+    Raises:
+      WireError: If it cannot be made.
+    """
+    end = time.monotonic() + 5.0
+    session = Connection(os.environ["DBUS_SESSION_BUS_ADDRESS"])
+    try:
+        address = session.call(
+            "org.a11y.Bus", "/org/a11y/bus", "org.a11y.Bus", "GetAddress", end=end
+        )
+    finally:
+        session.close()
+    return Connection(str(address))
 
 
 def get(ref: Ref, interface: str, name: str) -> Ask:
     """The question for a property."""
     full = f"org.a11y.atspi.{interface}"
-    return ref, _PROPERTIES, "Get", GLib.Variant("(ss)", (full, name))
+    return ref, _PROPERTIES, "Get", ("ss", (full, name))
 
 
 def states(answer: Any) -> int:
@@ -75,40 +81,49 @@ class Crew:
       complete: False if the time was up first.
     """
 
-    def __init__(self, connection: Any):
+    def __init__(self, connection: Connection):
         self.complete = True
         self._connection = connection
-        self._cancel = Gio.Cancellable()
-        self._loop = GLib.MainLoop()
-        self._waiting: deque[tuple[Ask, Callable[[Any], None]]] = deque()
-        self._in_flight = 0
-        self._deadline = 0.0
+        self._waiting: dict[str, deque[tuple[Ask, Callable[[Any], None]]]] = {}
+        self._flying: dict[int, tuple[str, Callable[[Any], None]]] = {}
+        self._in_flight: Counter[str] = Counter()
 
     def spawn(self, job: Job) -> None:
         """Start a job; may be called by jobs."""
         self._advance(job, None)
 
     def run(self, seconds: float) -> None:
-        """Let the jobs work."""
-        self._deadline = time.monotonic() + seconds
-        if self._in_flight or self._waiting:
-            timer = GLib.timeout_add(max(1, int(seconds * 1000)), self._time_is_up)
-            self._loop.run()
-            if self.complete:
-                GLib.source_remove(timer)
-        self._cancel.cancel()
-        self._waiting.clear()
+        """Let the jobs work.
 
-    def _time_is_up(self) -> bool:
-        self.complete = False
-        self._loop.quit()
-        return False
+        Args:
+          seconds: When they have passed, the jobs are left as they are.
+
+        Raises:
+          WireError: If the bus has gone.
+        """
+        end = time.monotonic() + seconds
+        while self._flying or self._waiting:
+            if time.monotonic() >= end:
+                self.complete = False
+                return
+            self._connection.exchange(end, self._answered)
+
+    def _answered(self, serial: int, value: Any) -> None:
+        flying = self._flying.pop(serial, None)
+        if flying is None:
+            return  # a late answer of an earlier round
+        name, resume = flying
+        self._in_flight[name] -= 1
+        resume(value)
+        self._pump(name)
 
     def _advance(self, job: Job, answers: list[Any] | None) -> None:
         try:
             asks = next(job) if answers is None else job.send(answers)
         except StopIteration:
             return
+        if not asks:
+            raise ValueError("a job must ask for something whenever it yields")
         results: list[Any] = [None] * len(asks)
         left = len(asks)
 
@@ -119,41 +134,25 @@ class Crew:
             if left == 0:
                 self._advance(job, results)
 
-        if not asks:
-            raise ValueError("a job must ask for something whenever it yields")
         for index, ask in enumerate(asks):
-            self._waiting.append((ask, lambda value, i=index: answered(i, value)))
-        self._pump()
+            name = ask[0][0]
+            queue = self._waiting.setdefault(name, deque())
+            queue.append((ask, lambda value, i=index: answered(i, value)))
+        for name in {ask[0][0] for ask in asks}:
+            self._pump(name)
 
-    def _pump(self) -> None:
-        while self._waiting and self._in_flight < _IN_FLIGHT:
-            ask, answered = self._waiting.popleft()
-            self._send(ask, answered)
-
-    def _send(self, ask: Ask, answered: Callable[[Any], None]) -> None:
-        (name, path), interface, method, arguments = ask
-        if "." not in interface:
-            interface = f"org.a11y.atspi.{interface}"
-        self._in_flight += 1
-
-        def done(connection: Any, result: Any) -> None:
-            if self._cancel.is_cancelled():
-                return  # late answers of an earlier round
-            self._in_flight -= 1
-            try:
-                value = connection.call_finish(result).unpack()[0]
-            except (GLib.Error, IndexError):
-                value = None  # the object has gone, or never had this interface
-            # A timer alone would starve: answers come before it in the main loop.
-            if time.monotonic() > self._deadline:
-                self._time_is_up()
-                return
-            answered(value)
-            self._pump()
-            if self._in_flight == 0 and not self._waiting:
-                self._loop.quit()
-
-        self._connection.call(
-            name, path, interface, method, arguments, None,
-            Gio.DBusCallFlags.NO_AUTO_START, 20_000, self._cancel, done,
-        )  # fmt: skip
+    def _pump(self, name: str) -> None:
+        """Send what waits for one application, as far as there is room."""
+        queue = self._waiting.get(name)
+        while queue and self._in_flight[name] < _IN_FLIGHT_EACH:
+            ((_, path), interface, method, arguments), resume = queue.popleft()
+            if "." not in interface:
+                interface = f"org.a11y.atspi.{interface}"
+            signature, values = arguments or ("", ())
+            serial = self._connection.send(
+                name, path, interface, method, signature, values
+            )
+            self._flying[serial] = (name, resume)
+            self._in_flight[name] += 1
+        if queue is not None and not queue:
+            del self._waiting[name]

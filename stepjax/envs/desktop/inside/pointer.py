@@ -73,6 +73,10 @@ class Input:
             self.release()
             raise
 
+    def hold(self, button: int) -> None:
+        """Know that a button is held, by whomever."""
+        self._held_buttons.add(button)
+
     def release(self) -> None:
         """Let go of all keys and buttons that are held down."""
         for code in self._held_keys:

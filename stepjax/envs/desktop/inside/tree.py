@@ -5,7 +5,6 @@ import time
 from typing import Any
 from xml.etree import ElementTree
 
-from gi.repository import GLib  # pyright: ignore[reportMissingImports]
 from inside.atspi import DESKTOP, STATES, Crew, Ref, get, states
 
 __all__ = ["read_terminal", "read_tree"]
@@ -29,8 +28,8 @@ _MAX_WIDTH = 1024
 _MAX_NODES = 30_000
 _MAX_TEXT = 100_000
 _SHOWN = (1 << STATES.index("visible")) | (1 << STATES.index("showing"))
-_SCREEN = GLib.Variant("(u)", (0,))
-_WHOLE = GLib.Variant("(ii)", (0, _MAX_TEXT))
+_SCREEN = ("u", (0,))
+_WHOLE = ("ii", (0, _MAX_TEXT))
 _VALUES = (
     ("value", "CurrentValue"), ("min", "MinimumValue"), ("max", "MaximumValue"),
     ("step", "MinimumIncrement"),
@@ -144,7 +143,7 @@ def _children(ref: Ref):
         refs = [tuple(one) for one in (refs or ())[:_MAX_WIDTH]]
     else:
         refs = yield [
-            (ref, "Accessible", "GetChildAtIndex", GLib.Variant("(i)", (index,)))
+            (ref, "Accessible", "GetChildAtIndex", ("i", (index,)))
             for index in range(_MAX_WIDTH)
         ]
     return [tuple(one) for one in refs if one and one[0]]
@@ -160,7 +159,7 @@ def _cells(ref: Ref):
         return []
     x, y, width, height = box
     corners = yield [
-        (ref, "Component", "GetAccessibleAtPoint", GLib.Variant("(iiu)", (*at, 0)))
+        (ref, "Component", "GetAccessibleAtPoint", ("iiu", (*at, 0)))
         for at in ((x + 2, y + 2), (x + width - 2, y + height - 2))
     ]
     if any(corner is None or not corner[0] for corner in corners):
@@ -175,7 +174,7 @@ def _cells(ref: Ref):
     if not 0 < len(rows) * len(across) <= _MAX_NODES:
         return []
     found = yield [
-        (ref, "Table", "GetAccessibleAt", GLib.Variant("(ii)", (row, column)))
+        (ref, "Table", "GetAccessibleAt", ("ii", (row, column)))
         for row in rows
         for column in across
     ]

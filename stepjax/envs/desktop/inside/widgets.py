@@ -1,8 +1,8 @@
 """What can be seen and acted on: a pruned walk over the accessibility tree."""
 
+import dataclasses
 from typing import Any
 
-from gi.repository import GLib  # pyright: ignore[reportMissingImports]
 from inside.atspi import DESKTOP, STATES, Ask, Crew, Ref, get, states
 
 __all__ = ["ROLES", "read_widgets"]
@@ -30,13 +30,31 @@ _MENUS = {33}
 # Hold no widgets of their own, or too many (spreadsheet cells): asked for no children.
 _LEAVES = {29, 35, 43, 48, 50, 51, 52, 60, 62, 116}
 _TABLES = {55, 66, 65, 31, 30, 98}
-_TEXTS = {40, 52, 60, 61, 73, 76, 79}
+_TEXTS = {29, 40, 52, 60, 61, 73, 76, 79}
+_LABEL, _MENU_BAR, _ROOT_PANE = 29, 34, 46
 _MOST_ROWS = 200
 _MOST_NODES = 5000
 _MAX_TEXT = 200
 _MAX_DEPTH = 60
-_SCREEN = GLib.Variant("(u)", (0,))
-_TEXT_PART = GLib.Variant("(ii)", (0, _MAX_TEXT))
+_SCREEN = ("u", (0,))
+_TEXT_PART = ("ii", (0, _MAX_TEXT))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where in the tree an object is.
+
+    Attributes:
+      parent: The object above, if it is not an application.
+      depth: 0 for an application, 1 for its windows.
+      window: Number of its window.
+      shift: How much further right and down things are than they say.
+    """
+
+    parent: Ref | None = None
+    depth: int = 0
+    window: int = -1
+    shift: tuple[int, int] = (0, 0)
 
 
 class _Walk:
@@ -44,6 +62,7 @@ class _Walk:
 
     def __init__(self, crew: Crew, screen: tuple[int, int]):
         self.found: list[dict[str, Any]] = []
+        self.windows: list[dict[str, Any]] = []
         self._crew = crew
         self._screen = screen
         self._left = _MOST_NODES
@@ -52,11 +71,11 @@ class _Walk:
         """Job that sends others to the applications."""
         (refs,) = yield [(DESKTOP, "Accessible", "GetChildren", None)]
         for ref in refs or ():
-            self._crew.spawn(self.visit(tuple(ref), 0))
+            self._crew.spawn(self.visit(tuple(ref), _Place()))
 
-    def visit(self, ref: Ref, depth: int):
+    def visit(self, ref: Ref, place: _Place):
         """Job that looks at one object, then sends others to its children."""
-        if self._left <= 0 or depth > _MAX_DEPTH:
+        if self._left <= 0 or place.depth > _MAX_DEPTH:
             return
         self._left -= 1
         bits, role = yield [
@@ -64,14 +83,43 @@ class _Walk:
             (ref, "Accessible", "GetRole", None),
         ]
         bits = states(bits)
-        if depth > 0 and bits & _SEEN != _SEEN or bits & _BITS["iconified"]:
+        if place.depth > 0 and bits & _SEEN != _SEEN or bits & _BITS["iconified"]:
             return
+        if place.depth == 1:
+            place = yield from self._window(ref, place)
+        elif role in (_MENU_BAR, _ROOT_PANE):
+            place = yield from self._shifted(ref, role, place)
+            if place is None:
+                return
         if role in ROLES:
-            self._crew.spawn(self._describe(ref, role, bits))
+            self._crew.spawn(self._describe(ref, role, bits, place))
         if role not in _LEAVES:
-            yield from self._descend(ref, role, bits, depth)
+            yield from self._descend(ref, role, bits, place)
 
-    def _descend(self, ref: Ref, role: int, bits: int, depth: int):
+    def _window(self, ref: Ref, place: _Place):
+        name, box = yield [
+            get(ref, "Accessible", "Name"),
+            (ref, "Component", "GetExtents", _SCREEN),
+        ]
+        self.windows.append({"name": name, "box": box})
+        return dataclasses.replace(place, window=len(self.windows) - 1)
+
+    def _shifted(self, ref: Ref, role: int, place: _Place):
+        """LibreOffice: a menu bar twice, of which one has no height; and all that it
+        draws itself is reported as if the other were not there.
+        """  # noqa: D205
+        asks: list[Ask] = [(ref, "Component", "GetExtents", _SCREEN)]
+        if role == _ROOT_PANE and place.parent is not None:
+            asks.append((place.parent, "Component", "GetExtents", _SCREEN))
+        own, *above = yield asks
+        if role == _MENU_BAR and own is not None and own[3] <= 0:
+            return None
+        if own is None or not above or above[0] is None or above[0][2:] != own[2:]:
+            return place
+        shift = (above[0][0] - own[0], above[0][1] - own[1])
+        return dataclasses.replace(place, shift=shift)
+
+    def _descend(self, ref: Ref, role: int, bits: int, place: _Place):
         if role in _TABLES or bits & _BITS["manages_descendants"]:
             (count,) = yield [get(ref, "Accessible", "ChildCount")]
             if not isinstance(count, int) or not 0 < count <= _MOST_ROWS:
@@ -87,19 +135,28 @@ class _Walk:
             answers = yield asks
             if not any(states(bits) & _BITS["showing"] for bits in answers):
                 return
+        parent = ref if place.depth > 0 else None
+        below = dataclasses.replace(place, parent=parent, depth=place.depth + 1)
         for child in children:
-            self._crew.spawn(self.visit(child, depth + 1))
+            self._crew.spawn(self.visit(child, below))
 
-    def _describe(self, ref: Ref, role: int, bits: int):
+    def _describe(self, ref: Ref, role: int, bits: int, place: _Place):
         asks: list[Ask] = [
             get(ref, "Accessible", "Name"),
             (ref, "Component", "GetExtents", _SCREEN),
+            (ref, "Accessible", "GetAttributes", None)
+            if place.shift != (0, 0)
+            else (ref, "Accessible", "GetRole", None),
         ]
         if role in _TEXTS:
             asks.append((ref, "Text", "GetText", _TEXT_PART))
-        name, box, *value = yield asks
+        name, box, attributes, *value = yield asks
+        # GTK's own widgets inside LibreOffice know where they are.
+        native = isinstance(attributes, dict) and attributes.get("toolkit") == "gtk"
+        box = self._clip(box, (0, 0) if native else place.shift)
         text = next((str(v) for v in value if v is not None), "")
-        box = self._clip(box)
+        if role == _LABEL:
+            name, text = name or text, ""
         if box is None or not (name or text or role in _TEXTS):
             return
         self.found.append(
@@ -109,15 +166,18 @@ class _Walk:
                 "value": text[:_MAX_TEXT],
                 "box": box,
                 "states": [one for one in _REPORTED if bits & _BITS[one]],
+                "window": place.window,
                 "ref": f"{ref[0]}{ref[1]}"[:_MAX_TEXT],
             }
         )
 
-    def _clip(self, box: Any) -> tuple[int, int, int, int] | None:
+    def _clip(
+        self, box: Any, shift: tuple[int, int]
+    ) -> tuple[int, int, int, int] | None:
         """Left, top, right, bottom of what is on the screen, or None."""
         if not isinstance(box, tuple) or len(box) != 4:
             return None
-        x, y, width, height = box
+        x, y, width, height = box[0] + shift[0], box[1] + shift[1], box[2], box[3]
         left, top = max(0, x), max(0, y)
         right = min(self._screen[0], x + width)
         bottom = min(self._screen[1], y + height)
@@ -136,7 +196,8 @@ def read_widgets(
       most: Most widgets.
 
     Returns:
-      `widgets`: a list of dictionaries; `complete`: whether time or number cut it.
+      `widgets`: a list of dictionaries, and `windows`, into which they count;
+      `complete`: whether time or number cut it.
     """
     crew = Crew(connection)
     walk = _Walk(crew, screen)
@@ -144,4 +205,8 @@ def read_widgets(
     crew.run(seconds)
     walk.found.sort(key=lambda one: (one["box"][1] // 8, one["box"][0]))
     complete = crew.complete and len(walk.found) <= most
-    return {"widgets": walk.found[:most], "complete": complete}
+    return {
+        "widgets": walk.found[:most],
+        "windows": walk.windows,
+        "complete": complete,
+    }

@@ -82,6 +82,27 @@ class Windows:
             geometry = self._root.get_geometry()
         return geometry.width, geometry.height
 
+    def stack(self) -> list[tuple[str, tuple[int, int, int, int]]]:
+        """Title and left, top, width, height of all that lies on the screen.
+
+        Menus and tool tips, which have no title, are among them; the lowest is first.
+        """
+        with self._lock:
+            found = []
+            for window in self._root.query_tree().children:
+                try:
+                    if window.get_attributes().map_state != X.IsViewable:
+                        continue
+                    box = window.get_geometry()
+                    titles = [self._title(window)] + [
+                        self._title(child) for child in window.query_tree().children
+                    ]
+                except error.XError:
+                    continue  # closed meanwhile
+                title = next((title for title in titles if title), "")
+                found.append((title, (box.x, box.y, box.width, box.height)))
+            return found
+
     def _all(self) -> list[Window]:
         listed = self._root.get_full_property(
             self._display.intern_atom("_NET_CLIENT_LIST"), X.AnyPropertyType
