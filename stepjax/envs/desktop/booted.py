@@ -16,6 +16,7 @@ class DesktopPhase(enum.Enum):
     BOOTING = "booting"
     SPARE = "spare"
     SETTING_UP = "setting up"
+    PREPARED = "prepared"
     ACTING = "acting"
     EVALUATING = "evaluating"
     ENDING = "ending"

@@ -8,16 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from stepjax.envs.actions import Action, ActionKind
 from stepjax.envs.base import Observation, StepResult, Task, Widget
+from stepjax.envs.desktop.ahead import AheadSetup
 from stepjax.envs.desktop.booted import Desktop, DesktopPhase
-from stepjax.envs.desktop.screen_states import (
-    ScreenStates,
-    same_screen,
-    small_screen,
-)
+from stepjax.envs.desktop.preparing import Preparation, Setup, await_quiet
+from stepjax.envs.desktop.screen_states import ScreenStates
 from stepjax.envs.desktop.settings import DesktopSettings
 from stepjax.envs.desktop.spares import SparePool
 from stepjax.envs.desktop.tasks.schema import TaskSpec
@@ -32,12 +28,10 @@ LoadTask = Callable[[str, int], TaskSpec]
 """`load(name, seed)`: what to set up and how to judge it."""
 
 Plan = Callable[..., Sequence[dict[str, Any]]]
-Setup = Callable[..., None]
 Evaluate = Callable[..., float]
 
 _LOG = logging.getLogger(__name__)
 _END_KINDS = (ActionKind.DONE, ActionKind.FAIL)
-_LOOK_SECONDS = 0.2
 _DYING_SECONDS = 0.5
 
 
@@ -64,6 +58,7 @@ class DesktopEnvironment:
         plan: Plan | None = None,
         setup: Setup | None = None,
         evaluate: Evaluate | None = None,
+        ahead: AheadSetup | None = None,
     ):
         """An environment; it takes a desktop with the first reset.
 
@@ -75,12 +70,14 @@ class DesktopEnvironment:
           plan: `plan(action, width=, height=)`; None for `input_plan.plan`.
           setup: `setup(spec, client)`; None for `tasks.setup.run_setup`.
           evaluate: `evaluate(spec, client, ended_by=)`; None for `tasks.evaluate`'s.
+          ahead: What may have set the task up already.
         """
         self._spares, self._load = spares, load
         self._settings = settings or DesktopSettings()
         self._states = states or ScreenStates()
         self._plan = plan or _default_plan()
-        self._setup = setup or _default_setup()
+        self._prepare = Preparation(self._settings, setup)
+        self._ahead = ahead
         self._judge = evaluate or _default_evaluate()
         self._lock = threading.Lock()
         self._closed = False
@@ -105,8 +102,9 @@ class DesktopEnvironment:
         self._name = task.name
         self._spec = spec = self._load(task.name, int(seed))
         self._ended_by = self._last = None
+        ready = self._ahead.take(task.name, int(seed)) if self._ahead else None
         try:
-            return self._start(spec)
+            return self._start(spec, ready)
         except DesktopDiedError:
             self._drop()
             return self._start(spec)  # a spare may die unnoticed; twice is no chance
@@ -140,7 +138,7 @@ class DesktopEnvironment:
             return float(spec.infeasible and self._ended_by is ActionKind.FAIL)
         self._spares.note(desktop, DesktopPhase.EVALUATING)
         with self._blaming(desktop, "the evaluation"):
-            self._await_quiet(desktop)
+            await_quiet(desktop.client, self._settings)
             reward = float(self._judge(spec, desktop.client, ended_by=self._ended_by))
         self._spares.note(desktop, DesktopPhase.ACTING)
         return reward
@@ -158,8 +156,8 @@ class DesktopEnvironment:
         self._closed = True
         self._drop()
 
-    def _start(self, spec: TaskSpec) -> Observation:
-        desktop = self._spares.take(
+    def _start(self, spec: TaskSpec, ready: Desktop | None = None) -> Observation:
+        desktop = ready or self._spares.take(
             needs_root=spec.needs_root, timeout=self._settings.take_seconds
         )
         with self._lock:
@@ -169,8 +167,8 @@ class DesktopEnvironment:
             self._drop()
             raise RuntimeError("the environment is closed.")
         with self._blaming(desktop, "setting up"):
-            self._setup(spec, desktop.client)
-            self._await_quiet(desktop)
+            if not ready:
+                self._prepare(desktop, spec)
             first = self._look(desktop, spec, ())
         self._spares.note(desktop, DesktopPhase.ACTING)
         return first
@@ -214,18 +212,6 @@ class DesktopEnvironment:
             state_hash=self._states.hash_of(self._name, view.image),
         )
         return self._last
-
-    def _await_quiet(self, desktop: Desktop) -> None:
-        """Wait until two looks show the same, or it has been long enough."""
-        until = time.monotonic() + self._settings.quiet_seconds
-        before: np.ndarray | None = None
-        while time.monotonic() < until:
-            view = desktop.client.act((), settle_ms=0, size=self._settings.image_size)
-            small = small_screen(view.image)
-            if before is not None and same_screen(small, before):
-                return
-            before = small
-            time.sleep(_LOOK_SECONDS)
 
     @contextlib.contextmanager
     def _blaming(self, desktop: Desktop, what: str) -> Iterator[None]:
@@ -276,12 +262,6 @@ def _default_plan() -> Plan:
     from stepjax.envs.desktop.input_plan import plan
 
     return plan
-
-
-def _default_setup() -> Setup:
-    from stepjax.envs.desktop.tasks.setup import run_setup
-
-    return run_setup
 
 
 def _default_evaluate() -> Evaluate:

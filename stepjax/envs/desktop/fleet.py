@@ -2,17 +2,20 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepjax.envs.desktop.ahead import AheadSetup
 from stepjax.envs.desktop.booted import Boot, Desktop, boot_desktop
 from stepjax.envs.desktop.environment import DesktopEnvironment
+from stepjax.envs.desktop.preparing import Preparation, Setup
 from stepjax.envs.desktop.sandbox.spec import SandboxSpec
 from stepjax.envs.desktop.screen_states import ScreenStates
 from stepjax.envs.desktop.settings import DesktopSettings
 from stepjax.envs.desktop.spares import SparePool
 from stepjax.envs.desktop.table import DesktopTasks
+from stepjax.envs.desktop.tasks.schema import TaskSpec
 
 __all__ = ["DesktopFleet"]
 
@@ -43,6 +46,7 @@ class DesktopFleet:
         settings: DesktopSettings | None = None,
         cache: Path | None = None,
         boot: Boot | None = None,
+        setup: Setup | None = None,
         report: Callable[[str], None] | None = None,
         **pieces: Any,
     ):
@@ -56,6 +60,7 @@ class DesktopFleet:
           settings: How environments look at their desktop; None for the defaults.
           cache: Folder with the files that task files download.
           boot: Boots a desktop; None for `boot_desktop`.
+          setup: `setup(spec, client)`; None for `tasks.setup.run_setup`.
           report: Takes a line about each dead desktop and failed boot, from a thread
             of the pool; None for the log.
           **pieces: Further arguments of `DesktopEnvironment`.
@@ -68,19 +73,20 @@ class DesktopFleet:
         if spares is None:
             spares = -(-num_envs // _ENVS_PER_SPARE)
         self.tasks = tasks
-        self._settings = settings
+        self._settings = settings or DesktopSettings()
+        self._setup = setup or _setup_with(cache)
         self._states = ScreenStates()
-        if cache is not None and "setup" not in pieces:
-            from stepjax.envs.desktop.tasks.setup import run_setup
-
-            pieces["setup"] = functools.partial(run_setup, cache=cache)
         self._pieces = pieces
+        self._ahead = None
         self.spares = SparePool(
             boot or functools.partial(_boot, sandbox or SandboxSpec()),
             spares=spares,
             max_alive=num_envs + spares,
             report=report,
         )
+        if spares:
+            prepare = Preparation(self._settings, self._setup)
+            self._ahead = AheadSetup(self.spares, prepare, tasks.load, limit=spares)
 
     def __call__(self, index: int) -> DesktopEnvironment:
         """The environment of a place in a pool of environments."""
@@ -90,6 +96,8 @@ class DesktopFleet:
             self.tasks.load,
             settings=self._settings,
             states=self._states,
+            setup=self._setup,
+            ahead=self._ahead,
             **self._pieces,
         )
 
@@ -112,6 +120,16 @@ class DesktopFleet:
             self.close()
             raise
 
+    def expect(self, episodes: Sequence[tuple[str, int]]) -> None:
+        """Say which episodes come next, so that spare desktops are set up for them.
+
+        Args:
+          episodes: Names and seeds in the order in which they will begin; replaces what
+            was expected before.
+        """
+        if self._ahead is not None:
+            self._ahead.expect(episodes)
+
     def status_line(self) -> str:
         """What the desktops are doing, in a few words for progress."""
         return self.spares.status_line()
@@ -122,7 +140,20 @@ class DesktopFleet:
 
     def close(self) -> None:
         """End all desktops; may be called twice."""
+        if self._ahead is not None:
+            self._ahead.stop()
         self.spares.close()
+        if self._ahead is not None:
+            self._ahead.join()
+
+
+def _setup_with(cache: Path | None) -> Setup:
+    def setup(spec: TaskSpec, client: Any) -> None:
+        from stepjax.envs.desktop.tasks.setup import run_setup
+
+        run_setup(spec, client, cache=cache)
+
+    return setup
 
 
 def _boot(spec: SandboxSpec, needs_root: bool) -> Desktop:

@@ -190,7 +190,7 @@ def test_reset_waits_for_a_quiet_screen(world):
     world.desktops.on_client = lambda client: setattr(client, "before_act", loading)
     environment = world.environment(quiet_seconds=60.0)
     environment.reset(make_task(), 0)
-    assert world.of(environment).client.calls == 5
+    assert world.of(environment).client.calls == 6
 
 
 def test_root_tasks_take_the_root_variant(world):
