@@ -254,7 +254,7 @@ def _check_parameter(
         for index, file in enumerate(one):
             if not isinstance(file, dict) or not isinstance(file.get("path"), str):
                 raise at.error(f"{where}[{index}]", file, "an object with a path")
-    if leaf == "seconds" and not 0 <= one <= 600:
+    if leaf == "seconds" and not 0 <= float(one) <= 600:
         raise at.error(where, value, "between 0 and 600")
 
 
