@@ -68,14 +68,14 @@ class DesktopBackend(HostBackend):
     @contextlib.contextmanager
     def _telling(self, count: int) -> Iterator[None]:
         """A block during which the status is told every few seconds."""
-        report, over = self._report, threading.Event()
+        over = threading.Event()
         episodes = self.pool.counts.episodes
         before = episodes.total()
 
         def tell() -> None:
-            while report is not None and not over.wait(_STATUS_SECONDS):
+            while not over.wait(_STATUS_SECONDS):
                 done = episodes.total() - before
-                report(f"{done} of {count} episodes; {self._fleet.status_line()}")
+                self._say(f"{done} of {count} episodes; {self._fleet.status_line()}")
 
         thread = threading.Thread(target=tell, name="stepjax-status", daemon=True)
         thread.start()
@@ -132,17 +132,21 @@ def screen_backend(
       script: How tasks are done, for demonstrations; None for none.
       **options: Further options of `HostBackend`.
     """
-    codec = make_codec(config)
+    codec, env = make_codec(config), config.env
     fields = [field.name for field in dataclasses.fields(TaskTable)]
+    guides = None
+    if script is not None:
+        screen = (env.screen_width, env.screen_height)
+        guides = ScriptGuides(script=script, codec=codec, about=screen)
     return DesktopBackend(
         name,
         fleet,
         TaskTable(**{field: getattr(tasks, field) for field in fields}),
         policy.sample,
-        max_steps=config.env.max_steps,
+        max_steps=env.max_steps,
         codec=codec,
         buckets=_BUCKETS,
-        guides=None if script is None else ScriptGuides(script=script, codec=codec),
+        guides=guides,
         **options,
     )
 
@@ -228,9 +232,8 @@ def _with_files(
     env: EnvConfig, bundled: Any, opened: contextlib.ExitStack
 ) -> tuple[Any, dict[str, Any]]:
     """A table of the user's tasks and the bundled ones, and how each is handled."""
-    from stepjax.envs.desktop.tasks.evaluate import evaluate
-
     from stepjax.envs.desktop import file_tasks
+    from stepjax.envs.desktop.tasks.evaluate import evaluate
     from stepjax.envs.desktop.tasks.files import load_tasks
     from stepjax.envs.desktop.tasks.setup import run_setup
     from stepjax.envs.desktop.upstream import Evaluators

@@ -40,6 +40,10 @@ class Chooser(Protocol):
         """[M] bool: episodes to imitate, given their rewards [M]."""
         ...
 
+    def remarks(self) -> Sequence[str]:
+        """What a person should know about the demonstrations, one line each."""
+        ...
+
 
 class Guides(Protocol):
     """What makes the demonstrator of a set of episodes."""
@@ -129,6 +133,10 @@ class Guide:
     def worth_imitating(self, rewards: np.ndarray) -> np.ndarray:
         """[M] bool: all episodes, the failed ones too."""
         return np.ones(len(rewards), bool)
+
+    def remarks(self) -> Sequence[str]:
+        """Nothing."""
+        return ()
 
     def _meant(self, entry: Ready, words: Sequence[str]) -> np.ndarray | None:
         action = self._demonstrate(self._tasks[entry.episode], entry.observation)

@@ -106,7 +106,7 @@ class HostBackend:
             guides = PointerGuides(demonstrate=demonstrate)
         self._guides = guides
         self._practice_ids = tasks.train_ids if practice_ids is None else practice_ids
-        self._report = report
+        self._say = report or (lambda line: None)
         self.pool = EnvironmentPool(
             make_environment,
             num_envs=num_envs,
@@ -175,9 +175,11 @@ class HostBackend:
         meant = np.asarray(found.token_mask).any(axis=-1) & np.asarray(found.step_mask)
         kept = np.asarray(found.valid) & guide.worth_imitating(np.asarray(found.reward))
         meant &= kept[:, None]
-        if self._report is not None and not kept.all():
-            text = f"{np.sum(~kept)} of {num_episodes} demonstrations failed"
-            self._report(f"{text}; they are left out")
+        for line in guide.remarks():
+            self._say(line)
+        if not kept.all():
+            failed = f"{np.sum(~kept)} of {num_episodes} demonstrations failed"
+            self._say(f"{failed} and are left out")
         return jax.tree.map(
             lambda leaf: np.asarray(leaf)[meant], (found.prompt, found.action_tokens)
         )

@@ -66,15 +66,19 @@ class ScriptGuides:
     Attributes:
       script: How each task is done.
       codec: The policy's encoding.
+      about: Whatever else demonstrations depend on, such as the size of the screen;
+        its `repr` says whether kept ones still hold.
     """
 
     script: Script
     codec: ScriptCodec
+    about: Any = None
 
     @property
     def habits(self) -> tuple:
         """Numbers that demonstrations depend on beside their seed."""
-        return (_WASTED_SHARE, _GIVING_UP, _GIVING_UP_SHARES, _JITTER, _INNER)
+        numbers = (_WASTED_SHARE, _GIVING_UP, _GIVING_UP_SHARES, _JITTER, _INNER)
+        return (*numbers, self.about)
 
     def __call__(
         self, tasks: Sequence[Task], seeds: Sequence[int], *, seed: int
@@ -111,7 +115,7 @@ class ScriptGuide:
           seeds: Seed of each episode.
           seed: Decides what goes wrong.
         """
-        self.unsaid: set[str] = set()
+        self._unsaid: set[str] = set()
         self._codec = codec
         self._tasks = tasks
         self._seed = seed
@@ -167,6 +171,10 @@ class ScriptGuide:
         given_up = np.array([end is not None for end in self._ends], bool)
         return given_up | (np.asarray(rewards) > 0)
 
+    def remarks(self) -> Sequence[str]:
+        """Actions that scripts hold and the policy has no tokens for."""
+        return [f"the policy has no tokens for {what}" for what in sorted(self._unsaid)]
+
     def _begin(self, entry: Ready) -> tuple[int, np.random.Generator]:
         episode = entry.episode
         if entry.step == 0:  # also when an episode starts over after a fault
@@ -192,7 +200,7 @@ class ScriptGuide:
     def _give_up(self, episode: int, action: Action) -> None:
         said = action.text or "+".join(action.keys)
         kind = action.kind.name.lower().replace("_", " ")
-        self.unsaid.add(f"{self._tasks[episode].name}: {kind} {said}".rstrip())
+        self._unsaid.add(f"{self._tasks[episode].name}: {kind} {said}".rstrip())
 
 
 def expand(action: Action) -> list[Action]:
