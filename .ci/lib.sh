@@ -94,7 +94,7 @@ lint() {
   local rc=0
   ruff check . || rc=1
   ruff format --check . || rc=1
-  bash -n .ci/run .ci/lib.sh scripts/*.sh || rc=1
+  bash -n .ci/run .ci/lib.sh scripts/*.sh scripts/install-desktop || rc=1
   return $rc
 }
 
@@ -118,7 +118,7 @@ run_tests() {
 fast_tests() { run_tests fast "$work/venv"; }
 
 slow_tests() {
-  local which="slow or browser"
+  local which="(slow or browser) and not desktop"
   # The stored results of verl are compared in every run; verl itself only where it is.
   if [ -n "${STEPJAX_VERL_PYTHON:-}" ]; then which="$which or oracle"; fi
   run_tests slow "$work/venv" -m "$which"
@@ -130,6 +130,17 @@ install_chromium() {
     command -v "$name" >/dev/null && { "$name" --version; return 0; }
   done
   apt_install chromium chromium-headless-shell && chromium-headless-shell --version
+}
+
+# Real applications in sandboxes; the quickest tasks only, the others are marked slow.
+desktop_tests() {
+  scripts/install-desktop >"$results/desktop-apt.log" 2>&1 || {
+    tail -20 "$results/desktop-apt.log"
+    return 1
+  }
+  tail -1 "$results/desktop-apt.log"
+  python -m stepjax.envs.desktop doctor || return 1
+  run_tests desktop "$work/venv" -m "desktop and not slow"
 }
 
 # The wheel must work without the checkout, with the core dependencies alone.
