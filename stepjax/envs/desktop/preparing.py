@@ -1,21 +1,17 @@
-"""Setting a task up on a desktop, to the point where its screen has come to rest."""
+"""Setting a task up on a desktop, to the point where its programs are at rest."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 from stepjax.envs.desktop.booted import Desktop
-from stepjax.envs.desktop.screen_states import same_screen, small_screen
 from stepjax.envs.desktop.settings import DesktopSettings
+from stepjax.envs.desktop.tasks.quiet import await_idle
 from stepjax.envs.desktop.tasks.schema import TaskSpec
 
 __all__ = ["Preparation", "Setup", "await_quiet"]
 
 Setup = Callable[..., None]
 """`setup(spec, client)`: files, programs, windows."""
-
-_LOOK_SECONDS = 0.2
-_EQUAL_LOOKS = 3  # two would call a splash screen at rest
 
 
 class Preparation:
@@ -39,17 +35,12 @@ class Preparation:
 
 
 def await_quiet(client: Any, settings: DesktopSettings) -> None:
-    """Wait until a few looks in a row show the same, or it has been long enough."""
-    until = time.monotonic() + settings.quiet_seconds
-    before, equal = None, 1
-    while time.monotonic() < until:
-        view = client.act((), settle_ms=0, size=settings.image_size)
-        small = small_screen(view.image)
-        equal = equal + 1 if before is not None and same_screen(small, before) else 1
-        if equal >= _EQUAL_LOOKS:
-            return
-        before = small
-        time.sleep(_LOOK_SECONDS)
+    """Wait until nothing computes any more on a desktop, or it has been long enough.
+
+    A picture that stays the same for a while proves little: splash screens do.
+    """
+    if settings.quiet_seconds > 0:
+        await_idle(client, timeout=settings.quiet_seconds)
 
 
 def _default_setup() -> Setup:

@@ -18,8 +18,8 @@ class DesktopSettings:
       image_size: Width and height of screenshots, or None for the screen's own.
       widgets: Read the widgets too; costs up to 0.3 s a step.
       settle_ms: Milliseconds between an action and the look at what it did.
-      quiet_seconds: Most seconds to wait for a screen to come to rest, after a task is
-        set up and before it is judged; an application may still be loading or saving.
+      quiet_seconds: Most seconds to wait for the programs to come to rest, after a task
+        is set up and before it is judged, when one may still be loading or saving.
       take_seconds: Most seconds to wait for a desktop.
 
     Raises:
@@ -29,7 +29,7 @@ class DesktopSettings:
     image_size: tuple[int, int] | None = None
     widgets: bool = False
     settle_ms: int = 100
-    quiet_seconds: float = 5.0
+    quiet_seconds: float = 10.0
     take_seconds: float = 120.0
 
     def __post_init__(self):

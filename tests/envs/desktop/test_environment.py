@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from stepjax.envs.actions import Action, ActionKind
+from stepjax.envs.desktop import preparing
 from stepjax.envs.desktop.booted import DesktopPhase
 from stepjax.envs.desktop.environment import DesktopDiedError, DesktopEnvironment
 from stepjax.envs.desktop.screen_states import ScreenStates
@@ -182,15 +183,19 @@ def test_options_of_looking(world):
     assert first.widgets[0].label == "OK"
 
 
-def test_reset_waits_for_a_quiet_screen(world):
-    def loading(client):
-        if client.calls <= 3:
-            client.done.append({"op": "the application paints"})
+def test_programs_are_at_rest_before_the_first_look_and_the_judgment(
+    world, monkeypatch
+):
+    waits = []
 
-    world.desktops.on_client = lambda client: setattr(client, "before_act", loading)
-    environment = world.environment(quiet_seconds=60.0)
+    def await_idle(client, *, timeout):
+        waits.append((timeout, client.calls))
+
+    monkeypatch.setattr(preparing, "await_idle", await_idle)
+    environment = world.environment(quiet_seconds=7.0)
     environment.reset(make_task(), 0)
-    assert world.of(environment).client.calls == 6
+    environment.evaluate()
+    assert waits == [(7.0, 0), (7.0, 1)]
 
 
 def test_root_tasks_take_the_root_variant(world):
