@@ -1,17 +1,17 @@
 """The host's side of a desktop: one HTTP client over its Unix socket.
 
 Whatever goes wrong, a slow, dead, foreign or garbled server, is a `DesktopError` with
-one line, and no call takes longer than its timeout. Needs httpx, imported with the
-first client.
+one line, and no call takes longer than its timeout.
 """
 
 import dataclasses
+import http.client
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepjax.envs.desktop.unix_http import UnixHttp, form_body
 from stepjax.envs.desktop.view import (
     DesktopError,
     View,
@@ -62,20 +62,8 @@ class DesktopClient:
     def __init__(self, socket: Path | str, token: str, *, timeout: float = 20.0):
         if timeout <= 0:
             raise ValueError(f"timeout must be > 0 seconds, got {timeout}.")
-        try:
-            import httpx
-        except ImportError:
-            raise ImportError(
-                "Desktops need httpx: pip install 'stepjax[desktop]'."
-            ) from None
         self._timeout = timeout
-        self._errors = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL)
-        self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)),
-            base_url="http://desktop",
-            headers={"Authorization": f"Bearer {token}"},
-            trust_env=False,
-        )
+        self._http = UnixHttp(str(socket), {"Authorization": f"Bearer {token}"})
 
     def act(
         self,
@@ -193,9 +181,8 @@ class DesktopClient:
           path: Absolute, or below the home folder.
           max_bytes: A larger file is an error.
         """
-        return self._call(
-            "POST", "/file", data={"file_path": path}, max_bytes=max_bytes
-        )
+        body, kind = form_body({"file_path": path.encode()})
+        return self._call("POST", "/file", body, kind, max_bytes=max_bytes)
 
     def write_file(self, path: str, data: bytes) -> None:
         """Write a file on the desktop, whole or not at all, and the folders above it.
@@ -204,12 +191,8 @@ class DesktopClient:
           path: Absolute, or below the home folder.
           data: Its content.
         """
-        self._call(
-            "POST",
-            "/setup/upload",
-            data={"file_path": path},
-            files={"file_data": ("file", data)},
-        )
+        body, kind = form_body({"file_path": path.encode(), "file_data": data})
+        self._call("POST", "/setup/upload", body, kind)
 
     def accessibility_xml(self) -> str:
         """All that accessibility tells, in the form of OSWorld's `/accessibility`."""
@@ -244,13 +227,16 @@ class DesktopClient:
         self._http.close()
 
     def _json(self, path: str, data: Any, timeout: float | None = None) -> bytes:
-        return self._call("POST", path, timeout=timeout, json=data)
+        return self._call("POST", path, json.dumps(data).encode(), timeout=timeout)
 
     def _object(
         self, path: str, data: Any, timeout: float | None = None
     ) -> dict[str, Any]:
-        method, body = ("GET", {}) if data is None else ("POST", {"json": data})
-        answer = decode(path, self._call(method, path, timeout=timeout, **body))
+        if data is None:
+            body = self._call("GET", path, timeout=timeout)
+        else:
+            body = self._json(path, data, timeout)
+        answer = decode(path, body)
         if not isinstance(answer, dict):
             raise DesktopError(f"{path}: the answer is no JSON object")
         return answer
@@ -259,40 +245,35 @@ class DesktopClient:
         self,
         method: str,
         path: str,
+        body: bytes = b"",
+        content_type: str = "application/json",
         *,
         timeout: float | None = None,
         max_bytes: int = _MAX_ANSWER,
-        **body: Any,
     ) -> bytes:
         """The answer's body, if it came whole, in time, and says that all went well."""
         timeout = self._timeout if timeout is None else timeout
-        deadline = time.monotonic() + timeout
-        parts: list[bytes] = []
-        size = 0
         try:
-            with self._http.stream(method, path, timeout=timeout, **body) as response:
-                version = response.headers.get("X-Stepjax-Version")
-                if version != _VERSION:
-                    raise DesktopError(
-                        f"{path}: the desktop's server has version {version}, this "
-                        f"client needs {_VERSION}; restart with one installation"
-                    )
-                for part in response.iter_raw():
-                    parts.append(part)
-                    size += len(part)
-                    if size > max_bytes:
-                        raise DesktopError(f"{path}: more than {max_bytes} bytes came")
-                    # httpx counts each read on its own: drops would take for ever.
-                    if time.monotonic() > deadline:
-                        raise DesktopError(f"{path}: no whole answer in {timeout:g} s")
-                status = response.status_code
-        except self._errors as error:
-            text = str(error) or "no answer in time"
-            raise DesktopError(f"{path}: {type(error).__name__}: {text}") from error
-        answer = b"".join(parts)
-        if status != 200:
-            raise DesktopError(f"{path}: {status}: {_reason(answer)}", status)
-        return answer
+            reply = self._http.request(
+                method, path, body, content_type, timeout=timeout, max_bytes=max_bytes
+            )
+        except TimeoutError:
+            raise DesktopError(f"{path}: no whole answer in {timeout:g} s") from None
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise DesktopError(f"{path}: the desktop has gone") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            kind = type(error).__name__
+            raise DesktopError(f"{path}: no proper answer: {kind}: {error}") from error
+        version = reply.headers.get("X-Stepjax-Version")
+        if version != _VERSION:
+            raise DesktopError(
+                f"{path}: the desktop's server has version {version}, this client "
+                f"needs {_VERSION}; start desktops from this installation"
+            )
+        if reply.status != 200:
+            reason = _reason(reply.body)
+            raise DesktopError(f"{path}: {reply.status}: {reason}", reply.status)
+        return reply.body
 
 
 def _reason(body: bytes) -> str:
