@@ -13,7 +13,7 @@ from stepjax.envs.desktop.upstream import (
     VmEnvironment,
 )
 from stepjax.envs.desktop.upstream.assets import asset_name
-from stepjax.envs.desktop.upstream.evaluators import address_of
+from stepjax.envs.desktop.upstream.bridge import address_of
 from stepjax.envs.desktop.upstream.install import find_interpreter
 from stepjax.envs.desktop.upstream.names import GETTERS, METRICS, VERSION
 

@@ -244,9 +244,23 @@ def test_list_and_order(folder, tmp_path):
     names = [row.name for row in validate(root, chosen, machine=NOTHING)]
     assert names == ["os/t1", "gimp/t2"]
     assert len(validate(root, machine=NOTHING)) == 2
-    chosen.write_text(json.dumps({"os": ["t9"]}))
-    with pytest.raises(ValueError, match="t9"):
+    chosen.write_text(json.dumps({"os": ["t9", "t1"]}))
+    missing, there = validate(root, chosen, machine=NOTHING)
+    assert "t9.json: cannot be read" in str(missing.obstacles[0]) and there.runs
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"os": ["../t1"]}', '{"..": ["t1"]}', '{"os": [1]}', '{"os": 1}'],
+)
+def test_malformed_list(folder, tmp_path, text):
+    root = folder(make_task())
+    chosen = tmp_path / "list.json"
+    chosen.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(str(chosen))):
         validate(root, chosen, machine=NOTHING)
+    with pytest.raises(ValueError, match="no.json"):
+        validate(root, tmp_path / "no.json", machine=NOTHING)
 
 
 def test_no_folder(tmp_path):

@@ -20,15 +20,15 @@ import socket
 import struct
 import threading
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, cast
 
 __all__ = [
     "Address",
-    "Bridge",
     "LoopbackBridge",
     "ServerAddress",
     "SocketAddress",
     "UnixBridge",
+    "address_of",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -72,12 +72,23 @@ class ServerAddress:
 Address = SocketAddress | ServerAddress
 
 
-class Bridge(Protocol):
-    """Something that passes connections on until it is closed."""
+def address_of(desktop: Any) -> Address:
+    """Address of a desktop's server.
 
-    def close(self) -> None:
-        """Take no further connections and cut the open ones."""
-        ...
+    Args:
+      desktop: An `Address`, or what has `socket` and `token`, as a sandbox.
+
+    Raises:
+      TypeError: If it is neither.
+    """
+    if isinstance(desktop, SocketAddress | ServerAddress):
+        return desktop
+    path, token = getattr(desktop, "socket", None), getattr(desktop, "token", None)
+    if path is None or token is None:
+        raise TypeError(
+            f"desktop must be an address or have socket and token, got {desktop!r}."
+        )
+    return SocketAddress(socket=Path(path), token=token)
 
 
 class _Relay:

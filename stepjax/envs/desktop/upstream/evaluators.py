@@ -18,8 +18,8 @@ from stepjax.envs.desktop.upstream.assets import assets_of, missing_assets
 from stepjax.envs.desktop.upstream.bridge import (
     Address,
     ServerAddress,
-    SocketAddress,
     UnixBridge,
+    address_of,
 )
 from stepjax.envs.desktop.upstream.errors import UpstreamError
 from stepjax.envs.desktop.upstream.install import find_interpreter
@@ -30,7 +30,6 @@ from stepjax.envs.desktop.upstream.worker_pool import WorkerPool
 __all__ = [
     "Evaluators",
     "Verdict",
-    "address_of",
     "evaluate_upstream",
     "read_verdict",
     "setup_upstream",
@@ -253,25 +252,6 @@ def evaluate_upstream(
 ) -> float:
     """Score of an episode as upstream judges it; see `Evaluators.judge`."""
     return evaluators.evaluate(spec, desktop, ended_by=ended_by, timeout=timeout)
-
-
-def address_of(desktop: Any) -> Address:
-    """Address of a desktop's server.
-
-    Args:
-      desktop: An `Address`, or what has `socket` and `token`, as a sandbox.
-
-    Raises:
-      TypeError: If it is neither.
-    """
-    if isinstance(desktop, SocketAddress | ServerAddress):
-        return desktop
-    path, token = getattr(desktop, "socket", None), getattr(desktop, "token", None)
-    if path is None or token is None:
-        raise TypeError(
-            f"desktop must be an address or have socket and token, got {desktop!r}."
-        )
-    return SocketAddress(socket=Path(path), token=token)
 
 
 def _addresses(desktop: Any) -> dict[str, Address]:

@@ -5,6 +5,7 @@ import collections
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from stepjax.envs.desktop.tasks.files import load_task, task_files
 from stepjax.envs.desktop.upstream.needs import Machine, Need, Obstacle, obstacles
 
 __all__ = ["Row", "add_validate_arguments", "table", "validate", "validate_command"]
+
+
+_PLAIN = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,8 @@ def validate(
 ) -> list[Row]:
     """One row for each task, in the order of the list.
 
-    A malformed task file is a row of its own, which names the file and the key.
+    A missing or malformed task file is a row of its own, which names the file and the
+    key, so that the others are still looked at.
 
     Args:
       folder: `evaluation_examples`, which holds `examples/<domain>/<id>.json`.
@@ -55,10 +60,12 @@ def validate(
       machine: What desktops here have; None to look.
 
     Raises:
-      ValueError: If the folder or the list cannot be read, or a listed file is missing.
+      ValueError: If the folder or the list cannot be read.
     """
     machine = machine or Machine(root=os.geteuid() == 0)
-    return [_row(path, cache, machine) for path in task_files(folder, task_list)]
+    present = task_files(folder)
+    paths = _listed(folder / "examples", task_list) if task_list else present
+    return [_row(path, cache, machine) for path in paths]
 
 
 def table(rows: Sequence[Row], *, width: int = 160) -> str:
@@ -99,6 +106,28 @@ def validate_command(args: argparse.Namespace) -> int:
         print(table(rows))
     malformed = any(o.need is Need.MALFORMED for row in rows for o in row.obstacles)
     return 1 if malformed or not any(row.runs for row in rows) else 0
+
+
+def _listed(examples: Path, task_list: Path) -> list[Path]:
+    """Files that a list names, also those that are not there."""
+    try:
+        data = json.loads(task_list.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"{task_list}: cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{task_list}: not JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{task_list}: must hold an object {{domain: [id, ...]}}.")
+    names: dict[str, None] = {}
+    for domain, ids in data.items():
+        for index, one in enumerate(ids if isinstance(ids, list) else [ids]):
+            if not isinstance(one, str) or not _PLAIN.fullmatch(f"{domain}/{one}"):
+                raise ValueError(
+                    f"{task_list}: {domain:.80}[{index}] is {one!r:.80}; it must be a "
+                    "task id."
+                )
+            names[f"{domain}/{one}.json"] = None
+    return [examples / name for name in names]
 
 
 def _row(path: Path, cache: Path | None, machine: Machine) -> Row:

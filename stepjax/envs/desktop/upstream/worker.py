@@ -6,6 +6,7 @@ imports nothing of stepjax.
 """
 
 import base64
+import collections
 import importlib
 import importlib.metadata
 import json
@@ -24,7 +25,9 @@ import typing
 _REFUSED_PORT = 1  # nobody listens there: an address that fails at once
 _CHUNK = 1 << 16
 _PROBE_SECONDS = 5.0
-_VM_PREFIX = ("vm_open", "vm_reset", "vm_step", "vm_evaluate", "vm_close")
+_CALLS = frozenset(
+    "names setup evaluate vm_open vm_reset vm_step vm_evaluate vm_close".split()
+)
 
 
 class Fault(Exception):
@@ -158,9 +161,9 @@ class Upstream:
         env.action_history.append(request["ended_by"])
         try:
             value = env.evaluate()
-        except Fault:
-            raise
         except Exception as error:  # whatever a metric makes of a broken document
+            if isinstance(error, Fault):
+                raise
             self._probe(env, error)
             return {"score": 0.0, "note": one_line(error)}
         return scored(value)
@@ -178,12 +181,8 @@ class Upstream:
         scratch = tempfile.mkdtemp(prefix="cache-")
         forwards = {name: Forward(path) for name, path in request["sockets"].items()}
         ports = {name: forward.port for name, forward in forwards.items()}
-        address = "127.0.0.1:{}:{}:{}:{}".format(
-            ports["server"],
-            ports.get("chromium", _REFUSED_PORT),
-            _REFUSED_PORT,
-            ports.get("vlc", _REFUSED_PORT),
-        )
+        ports = collections.defaultdict(lambda: _REFUSED_PORT, ports)
+        address = "127.0.0.1:{server}:{chromium}:{vnc}:{vlc}".format_map(ports)
         both = (fixed_provider(address),) * 2
         self._module.create_vm_manager_and_provider = lambda *_, **__: both
         try:
@@ -257,9 +256,8 @@ def stub_easyocr() -> None:
     def reader(*_, **__):
         raise Fault("compare_image_text needs easyocr, which is left out")
 
-    stub = types.ModuleType("easyocr")
+    sys.modules["easyocr"] = stub = types.ModuleType("easyocr")
     stub.__dict__["Reader"] = reader
-    sys.modules["easyocr"] = stub
 
 
 def main(arguments: list[str]) -> int:
@@ -282,14 +280,14 @@ def main(arguments: list[str]) -> int:
     finally:
         os.unlink(proxies)
     channel.send({"ready": True, "upstream": version})
-    calls = {"names", "setup", "evaluate", *_VM_PREFIX}
     try:
         for request in channel.requests():
             answer: dict = {"id": request["id"]}
             try:
-                if request["call"] not in calls:
-                    raise Fault(f"unknown call {request['call']!r}")
-                answer["value"] = getattr(upstream, request["call"])(request)
+                name = request["call"]
+                if name not in _CALLS:
+                    raise Fault(f"unknown call {name!r}")
+                answer["value"] = getattr(upstream, name)(request)
             except Exception as error:
                 answer["error"] = one_line(error)
             channel.send(answer)
