@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,10 @@ class DesktopBackend(HostBackend):
             self._fleet.close()
 
     def _play(self, task_ids: Any, seeds: Any, choose: Any) -> Trajectories:
+        pairs = zip(task_ids, seeds, strict=True)
+        self._fleet.expect(
+            [(self.tasks.names[task], int(seed)) for task, seed in pairs]
+        )
         with self._telling(len(task_ids)):
             return super()._play(task_ids, seeds, choose)
 
@@ -95,6 +99,12 @@ class Closing:
     def __call__(self, index: int) -> Any:
         """The environment of a place in a pool."""
         return self._make(index)
+
+    def expect(self, episodes: Sequence[tuple[str, int]]) -> None:
+        """Say which tasks and seeds come next; virtual machines do nothing about it."""
+        expect = getattr(self._make, "expect", None)
+        if expect is not None:
+            expect(episodes)
 
     def status_line(self) -> str:
         """What the desktops are doing; nothing is known of virtual machines."""
@@ -179,8 +189,6 @@ def open_desktop(
       UsageError: If no desktop boots here.
       ValueError: If a task file is malformed or missing.
     """
-    from stepjax.envs.desktop.tasks.bundled.oracles import oracle_script
-
     from stepjax.envs.desktop import (
         DEADLINES,
         DesktopFleet,
@@ -189,6 +197,7 @@ def open_desktop(
         SandboxSpec,
         bundled_tasks,
     )
+    from stepjax.envs.desktop.tasks.bundled.oracles import oracle_script
 
     env = config.env
     bundled = bundled_tasks()

@@ -53,7 +53,7 @@ FINE_COLUMNS, FINE_ROWS = 8, 8
 
 _SINGLE = (
     "enter escape tab space backspace delete insert home end pageup pagedown up down "
-    "left right f1 f2 f3 f4 f5 f6 f7 f8 f9 f10 f11 f12 menu shift"
+    "left right f1 f2 f3 f4 f5 f6 f7 f8 f9 f10 f11 f12 menu shift f m n p s"
 )
 _COMBINED = (
     "ctrl+a ctrl+b ctrl+c ctrl+d ctrl+e ctrl+f ctrl+g ctrl+h ctrl+i ctrl+j ctrl+k "
@@ -61,12 +61,12 @@ _COMBINED = (
     "ctrl+w ctrl+x ctrl+y ctrl+z ctrl+home ctrl+end ctrl+up ctrl+down ctrl+left "
     "ctrl+right ctrl+pageup ctrl+pagedown ctrl+enter ctrl+tab ctrl+space "
     "ctrl+backspace ctrl+delete ctrl+0 ctrl+1 ctrl+2 ctrl+3 ctrl+4 ctrl+5 ctrl++ "
-    "ctrl+- ctrl+shift+s ctrl+shift+e ctrl+shift+n ctrl+shift+t ctrl+shift+v "
-    "ctrl+shift+z ctrl+shift+end ctrl+shift+home ctrl+shift+down ctrl+shift+right "
-    "ctrl+shift+tab ctrl+alt+t shift+tab shift+home shift+end shift+enter shift+down "
-    "shift+up shift+left shift+right shift+delete shift+f10 alt+f4 alt+tab alt+left "
-    "alt+right alt+up alt+home alt+enter alt+d alt+f alt+e alt+v alt+i alt+o alt+t "
-    "alt+h alt+s"
+    "ctrl+- ctrl+, ctrl+. ctrl+shift+s ctrl+shift+e ctrl+shift+n ctrl+shift+t "
+    "ctrl+shift+v ctrl+shift+z ctrl+shift+end ctrl+shift+home ctrl+shift+down "
+    "ctrl+shift+right ctrl+shift+tab ctrl+alt+t shift+tab shift+home shift+end "
+    "shift+enter shift+down shift+up shift+left shift+right shift+delete shift+f10 "
+    "alt+f4 alt+tab alt+left alt+right alt+up alt+home alt+enter alt+d alt+f alt+e "
+    "alt+v alt+i alt+o alt+t alt+h alt+s"
 )
 
 

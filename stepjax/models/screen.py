@@ -69,7 +69,8 @@ class _Reader(nn.Module):
         clause = clause_table(jnp.clip(prompt.clause, 0, _MAX_CLAUSES - 1))
         before = jnp.pad(word, ((0, 0), (1, 0), (0, 0)))[:, :-1]
         blend = self.param("before", nn.initializers.normal(0.5), (self.width,))
-        word_entries = word + clause + before * blend[None, None]
+        position = self.param("word_position", _UNIT, (real.shape[1], self.width))
+        word_entries = word + clause + before * blend[None, None] + position[None]
 
         cells = self._cells(prompt.screenshot) + places[None]
         aimed = prompt.history_place[..., 0] >= 0

@@ -49,9 +49,13 @@ class Fleet:
 
     def __init__(self):
         self.closed = 0
+        self.expected = []
 
     def __call__(self, index):
         return PaintedDesk()
+
+    def expect(self, episodes):
+        self.expected = episodes
 
     def status_line(self):
         return "desktops: 2 acting"
@@ -146,9 +150,10 @@ def test_without_scripts_there_is_no_warm_start_but_there_is_a_start(tmp_path):
 
 def test_status_is_told_while_episodes_run(monkeypatch, tmp_path):
     monkeypatch.setattr("experiments.desktop_backend._STATUS_SECONDS", 0.001)
-    config, said = tiny_config(tmp_path), []
-    backend = open_desk(config, report=said.append)
+    config, said, fleet = tiny_config(tmp_path), [], Fleet()
+    backend = open_desk(config, report=said.append, fleet=fleet)
     backend.demonstrations(20, seed=0)
+    assert len(fleet.expected) == 20 and fleet.expected[0][0] == "press-red"
     assert any(line.endswith("of 20 episodes; desktops: 2 acting") for line in said)
     backend.close()
 
