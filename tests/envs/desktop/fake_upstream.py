@@ -7,6 +7,8 @@ import threading
 import venv
 from pathlib import Path
 
+from stepjax.envs.desktop.tasks.schema import parse_task
+
 TOKEN = "let-me-in"
 
 _REQUESTS = """
@@ -133,6 +135,19 @@ def make_evaluators(folder: Path) -> Path:
     info.mkdir()
     (info / "METADATA").write_text("Name: desktop-env\nVersion: 9.9\n")
     return folder
+
+
+def make_task(func="one", instruction="go", config=(), **evaluator):
+    """A task whose metric does as it is called."""
+    return parse_task(
+        {
+            "id": "t1",
+            "instruction": instruction,
+            "config": list(config),
+            "evaluator": {"func": func, **evaluator},
+        },
+        source="t1.json",
+    )
 
 
 def make_png(size: tuple[int, int]) -> bytes:

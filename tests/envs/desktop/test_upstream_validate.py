@@ -8,7 +8,7 @@ import pytest
 
 from stepjax.envs.desktop.upstream.assets import asset_name, assets_of, missing_assets
 from stepjax.envs.desktop.upstream.names import GETTERS, METRICS
-from stepjax.envs.desktop.upstream.needs import Machine, Need
+from stepjax.envs.desktop.upstream.needs import Abilities, Need
 from stepjax.envs.desktop.upstream.validate import (
     add_validate_arguments,
     table,
@@ -17,8 +17,8 @@ from stepjax.envs.desktop.upstream.validate import (
 )
 
 URL = "https://example.org/files/in.txt"
-EVERYTHING = Machine(has_program=lambda name: True, root=True)
-NOTHING = Machine(has_program=lambda name: False, root=False)
+EVERYTHING = Abilities(has_program=lambda name: True, root=True)
+NOTHING = Abilities(has_program=lambda name: False, root=False)
 
 
 def step(kind, **parameters):
@@ -55,19 +55,19 @@ def folder(tmp_path):
     return write
 
 
-def needs(root, machine=EVERYTHING, cache=None):
-    (row,) = validate(root, cache=cache, machine=machine)
+def needs(root, abilities=EVERYTHING, cache=None):
+    (row,) = validate(root, cache=cache, abilities=abilities)
     return {obstacle.need for obstacle in row.obstacles}
 
 
 def test_a_plain_task_runs(folder):
-    (row,) = validate(folder(make_task()), machine=NOTHING)
+    (row,) = validate(folder(make_task()), abilities=NOTHING)
     assert row.runs and row.name == "os/t1"
     assert not row.infeasible and not row.needs_root
 
 
 def test_infeasible_is_flagged(folder):
-    (row,) = validate(folder(make_task(func="infeasible")), machine=NOTHING)
+    (row,) = validate(folder(make_task(func="infeasible")), abilities=NOTHING)
     assert row.runs and row.infeasible
 
 
@@ -143,7 +143,7 @@ def test_why_not_on_a_bare_machine(folder, data, expected):
 
 def test_root_where_there_is_root(folder):
     data = make_task([step("execute", command="sudo id", shell=True)])
-    (row,) = validate(folder(data), machine=EVERYTHING)
+    (row,) = validate(folder(data), abilities=EVERYTHING)
     assert row.runs and row.needs_root
 
 
@@ -161,7 +161,7 @@ def test_missing_asset_names_its_path(folder, tmp_path):
     cache = tmp_path / "cache"
     path = cache / "t1" / asset_name(URL, "/home/user/in.txt")
     root = folder(make_task([download()]))
-    (row,) = validate(root, cache=cache, machine=EVERYTHING)
+    (row,) = validate(root, cache=cache, abilities=EVERYTHING)
     assert str(row.obstacles[0]) == f"asset missing: {path}"
     path.parent.mkdir(parents=True)
     path.write_text("x")
@@ -228,7 +228,7 @@ def test_names_in_the_cache():
 )
 def test_malformed_names_file_and_key(folder, data, key):
     root = folder(data)
-    (row,) = validate(root, machine=EVERYTHING)
+    (row,) = validate(root, abilities=EVERYTHING)
     (obstacle,) = row.obstacles
     assert obstacle.need is Need.MALFORMED
     assert str(root / "examples" / "os" / "t1.json") in obstacle.detail
@@ -241,11 +241,11 @@ def test_list_and_order(folder, tmp_path):
     folder({**make_task(), "id": "t2"}, name="t2", domain="gimp")
     chosen = tmp_path / "list.json"
     chosen.write_text(json.dumps({"os": ["t1"], "gimp": ["t2"]}))
-    names = [row.name for row in validate(root, chosen, machine=NOTHING)]
+    names = [row.name for row in validate(root, chosen, abilities=NOTHING)]
     assert names == ["os/t1", "gimp/t2"]
-    assert len(validate(root, machine=NOTHING)) == 2
+    assert len(validate(root, abilities=NOTHING)) == 2
     chosen.write_text(json.dumps({"os": ["t9", "t1"]}))
-    missing, there = validate(root, chosen, machine=NOTHING)
+    missing, there = validate(root, chosen, abilities=NOTHING)
     assert "t9.json: cannot be read" in str(missing.obstacles[0]) and there.runs
 
 
@@ -258,9 +258,9 @@ def test_malformed_list(folder, tmp_path, text):
     chosen = tmp_path / "list.json"
     chosen.write_text(text)
     with pytest.raises(ValueError, match=re.escape(str(chosen))):
-        validate(root, chosen, machine=NOTHING)
+        validate(root, chosen, abilities=NOTHING)
     with pytest.raises(ValueError, match="no.json"):
-        validate(root, tmp_path / "no.json", machine=NOTHING)
+        validate(root, tmp_path / "no.json", abilities=NOTHING)
 
 
 def test_no_folder(tmp_path):
@@ -271,14 +271,14 @@ def test_no_folder(tmp_path):
 def test_table(folder, tmp_path):
     root = folder(make_task([LAUNCH_CODE, LAUNCH_CODE]))
     folder(make_task(func="infeasible"), name="t0")
-    text = table(validate(root, machine=EVERYTHING), width=60)
+    text = table(validate(root, abilities=EVERYTHING), width=60)
     first, second, _, *summary = text.splitlines()
     assert first.split() == ["os/t0", "runs", "infeasible"]
     assert second.startswith("os/t1  cannot  needs VS Code: config[0] (+1)")
     assert summary[0].startswith("1 of 2 tasks can run here, 1 of them infeasible")
     assert summary[1].split() == ["1", "needs", "VS", "Code"]
     wide = table(
-        validate(folder(make_task([download()])), machine=EVERYTHING), width=40
+        validate(folder(make_task([download()])), abilities=EVERYTHING), width=40
     )
     assert all(len(line) <= 40 for line in wide.splitlines()[:2])
 

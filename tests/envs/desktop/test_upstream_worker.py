@@ -1,8 +1,6 @@
 """Upstream's worker process, with a stand-in for upstream: faults and sandbox."""
 
-import gc
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -15,8 +13,6 @@ import pytest
 
 from stepjax.envs.actions import ActionKind
 from stepjax.envs.desktop.sandbox import clean_leftovers
-from stepjax.envs.desktop.tasks.schema import parse_task
-from stepjax.envs.desktop.upstream import bridge
 from stepjax.envs.desktop.upstream.assets import asset_name
 from stepjax.envs.desktop.upstream.bridge import SocketAddress
 from stepjax.envs.desktop.upstream.errors import UpstreamError
@@ -26,10 +22,15 @@ from stepjax.envs.desktop.upstream.evaluators import (
     setup_upstream,
 )
 from stepjax.envs.desktop.upstream.install import find_interpreter
-from stepjax.envs.desktop.upstream.jail import jail_command, open_command
+from stepjax.envs.desktop.upstream.jail import open_command
 from stepjax.envs.desktop.upstream.process import WorkerProcess
 from stepjax.envs.desktop.upstream.worker_pool import WorkerPool
-from tests.envs.desktop.fake_upstream import TOKEN, FakeDesktop, make_evaluators
+from tests.envs.desktop.fake_upstream import (
+    TOKEN,
+    FakeDesktop,
+    make_evaluators,
+    make_task,
+)
 
 START = 120.0
 
@@ -68,18 +69,6 @@ def evaluators(folder, cache):
         yield made
 
 
-def task(func="one", instruction="go", config=(), **evaluator):
-    return parse_task(
-        {
-            "id": "t1",
-            "instruction": instruction,
-            "config": list(config),
-            "evaluator": {"func": func, **evaluator},
-        },
-        source="t1.json",
-    )
-
-
 @pytest.mark.parametrize(
     ("func", "score", "note"),
     [
@@ -94,12 +83,12 @@ def task(func="one", instruction="go", config=(), **evaluator):
     ],
 )
 def test_scores(evaluators, address, func, score, note):
-    verdict = evaluators.judge(task(func), address)
+    verdict = evaluators.judge(make_task(func), address)
     assert (verdict.score, verdict.note) == (score, note)
 
 
 def test_a_metric_that_recurses_is_the_agents_zero(evaluators, address):
-    assert evaluators.judge(task("recurse"), address).score == 0.0
+    assert evaluators.judge(make_task("recurse"), address).score == 0.0
 
 
 @pytest.mark.parametrize(
@@ -107,33 +96,33 @@ def test_a_metric_that_recurses_is_the_agents_zero(evaluators, address):
     [(ActionKind.FAIL, 1.0), (ActionKind.DONE, 0.0), (None, 0.0)],
 )
 def test_infeasible(evaluators, address, ended_by, score):
-    spec = task("infeasible")
+    spec = make_task("infeasible")
     found = evaluate_upstream(spec, address, evaluators=evaluators, ended_by=ended_by)
     assert found == score
 
 
 def test_setup_goes_through_the_bridge(evaluators, desktop, address):
-    setup_upstream(task(instruction="hello"), address, evaluators=evaluators)
+    setup_upstream(make_task(instruction="hello"), address, evaluators=evaluators)
     assert "/setup/hello" in desktop.seen
 
 
 def test_wrong_token_is_a_fault(evaluators, desktop):
     wrong = SocketAddress(socket=desktop.socket_path, token="guess")
     with pytest.raises(UpstreamError, match="does not answer"):
-        evaluators.judge(task("server"), wrong)
+        evaluators.judge(make_task("server"), wrong)
     with pytest.raises(UpstreamError, match="401"):
-        evaluators.setup(task(), wrong)
+        evaluators.setup(make_task(), wrong)
 
 
 def test_dead_desktop_is_a_fault_and_not_a_zero(evaluators, address):
     with pytest.raises(UpstreamError, match="the desktop does not answer"):
-        evaluators.judge(task("down"), address)
+        evaluators.judge(make_task("down"), address)
 
 
 def test_no_desktop_at_all(evaluators, tmp_path):
     nowhere = SocketAddress(socket=tmp_path / "nothing.sock", token=TOKEN)
     with pytest.raises(UpstreamError):
-        evaluators.judge(task("server"), nowhere)
+        evaluators.judge(make_task("server"), nowhere)
 
 
 @pytest.mark.parametrize(
@@ -147,15 +136,17 @@ def test_no_desktop_at_all(evaluators, tmp_path):
 )
 def test_a_bad_worker_is_ended_and_replaced(evaluators, address, func, message):
     with pytest.raises(UpstreamError, match=message) as caught:
-        evaluators.judge(task(func), address, timeout=START if func != "hang" else 2)
+        evaluators.judge(
+            make_task(func), address, timeout=START if func != "hang" else 2
+        )
     assert "\n" not in str(caught.value)
-    assert evaluators.judge(task("one"), address).score == 1.0
+    assert evaluators.judge(make_task("one"), address).score == 1.0
 
 
 def test_a_worker_that_ran_the_agents_code_is_not_used_again(evaluators, address):
-    evaluators.judge(task("one"), address)
+    evaluators.judge(make_task("one"), address)
     first = list(evaluators._workers._idle)
-    evaluators.judge(task("check_python_file_by_test_suite"), address)
+    evaluators.judge(make_task("check_python_file_by_test_suite"), address)
     assert first and not evaluators._workers._idle
     assert not first[0].alive()
 
@@ -163,7 +154,7 @@ def test_a_worker_that_ran_the_agents_code_is_not_used_again(evaluators, address
 def test_assets_are_given_along(evaluators, address, cache):
     url, target = "https://example.org/x", "/home/user/in.txt"
     name = asset_name(url, target)
-    spec = task(
+    spec = make_task(
         "asset",
         config=[
             {
@@ -183,7 +174,7 @@ def test_assets_are_given_along(evaluators, address, cache):
 def test_nothing_is_left_behind(folder, address):
     python = find_interpreter(folder)
     made = Evaluators(command=lambda _: open_command(python), start_timeout=START)
-    made.judge(task("one"), address)
+    made.judge(make_task("one"), address)
     exchange, (worker,) = made._exchange, made._workers._idle
     assert stat.S_IMODE(exchange.stat().st_mode) == 0o700
     assert [path.name for path in exchange.iterdir()] == ["lock"]  # no socket, no copy
@@ -193,7 +184,7 @@ def test_nothing_is_left_behind(folder, address):
     assert not exchange.exists()
     assert not Path(f"/proc/{pid}").exists()
     with pytest.raises(UpstreamError, match="closed"):
-        made.judge(task("one"), address)
+        made.judge(make_task("one"), address)
 
 
 def test_a_killed_trainer_leaves_nothing(folder, tmp_path, monkeypatch):
@@ -230,12 +221,12 @@ def test_a_killed_trainer_leaves_nothing(folder, tmp_path, monkeypatch):
 def test_close_ends_a_call_that_hangs(folder, address):
     python = find_interpreter(folder)
     made = Evaluators(command=lambda _: open_command(python), start_timeout=START)
-    made.judge(task("one"), address)
+    made.judge(make_task("one"), address)
     errors = []
 
     def ask():
         try:
-            made.judge(task("hang"), address, timeout=START)
+            made.judge(make_task("hang"), address, timeout=START)
         except UpstreamError as error:
             errors.append(str(error))
 
@@ -252,7 +243,7 @@ def test_more_callers_than_workers(evaluators, address):
     scores = []
     threads = [
         threading.Thread(
-            target=lambda: scores.append(evaluators.evaluate(task("one"), address))
+            target=lambda: scores.append(evaluators.evaluate(make_task("one"), address))
         )
         for _ in range(4)
     ]
@@ -269,22 +260,22 @@ def test_nobody_free_in_time(folder, address):
     evaluators = Evaluators(command=lambda _: open_command(python), start_timeout=START)
     hanging = threading.Thread(
         target=lambda: pytest.raises(
-            UpstreamError, evaluators.judge, task("hang"), address, timeout=START
+            UpstreamError, evaluators.judge, make_task("hang"), address, timeout=START
         )
     )
-    evaluators.judge(task("one"), address)
+    evaluators.judge(make_task("one"), address)
     hanging.start()
     while not evaluators._workers._busy:
         time.sleep(0.01)
     with pytest.raises(UpstreamError, match="no evaluator was free within 0.2 s"):
-        evaluators.judge(task("one"), address, timeout=0.2)
+        evaluators.judge(make_task("one"), address, timeout=0.2)
     evaluators.close()
     hanging.join(START)
 
 
 def test_the_desktop_must_be_an_address(evaluators):
     with pytest.raises(TypeError, match="socket and token"):
-        evaluators.judge(task("one"), object())
+        evaluators.judge(make_task("one"), object())
     with pytest.raises(ValueError, match="workers must be >= 1"):
         WorkerPool(lambda: WorkerProcess(["true"]), size=0)
 
@@ -337,114 +328,3 @@ def test_broken_installation_is_one_line(folder, tmp_path):
     python = find_interpreter(broken)
     with pytest.raises(UpstreamError, match="not ready: .*requests"):
         WorkerProcess(open_command(python), start_timeout=START)
-
-
-needs_bubblewrap = pytest.mark.skipif(
-    shutil.which("bwrap") is None, reason="bubblewrap (bwrap) is not installed"
-)
-
-
-@pytest.fixture
-def jailed(folder):
-    with Evaluators(folder, start_timeout=START) as made:
-        try:
-            made.names()
-        except UpstreamError as error:
-            pytest.skip(f"no sandbox here: {error}")
-        yield made
-
-
-@needs_bubblewrap
-def test_in_the_sandbox(jailed, desktop, address, tmp_path):
-    canary = tmp_path / "canary"
-    canary.write_text("secret")
-    options = {"path": str(canary)}
-    assert jailed.judge(task("server"), address).score == 1.0
-    assert jailed.judge(task("canary", options=options), address).score == 0.0
-    shadow = task("canary", options={"path": "/etc/passwd"})
-    assert jailed.judge(shadow, address).score == 0.0
-    assert jailed.judge(task("network"), address).score == 1.0  # its loopback only
-    with pytest.raises(UpstreamError, match="it ended during"):
-        jailed.judge(task("crash"), address)
-    assert jailed.judge(task("one"), address).score == 1.0
-
-
-@needs_bubblewrap
-def test_the_thread_that_started_the_worker_may_end(jailed, address):
-    thread = threading.Thread(target=jailed.judge, args=(task("one"), address))
-    thread.start()
-    thread.join(START)
-    (worker,) = jailed._workers._idle
-    time.sleep(0.3)
-    jailed.judge(task("one"), address)
-    assert jailed._workers._idle == [worker]
-
-
-def test_the_sandbox_shows_no_home(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/bwrap")
-    command = jail_command(find_interpreter(folder), tmp_path)
-    shown = [command[i + 1] for i, word in enumerate(command) if word == "--ro-bind"]
-    assert str(Path.home()) not in shown and "/" not in shown and "/etc" not in shown
-    assert "--unshare-all" in command and "--share-net" not in command
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(UpstreamError, match="bubblewrap"):
-        jail_command(find_interpreter(folder), tmp_path)
-
-
-def test_only_this_user_may_use_the_loopback(desktop, address, monkeypatch):
-    import urllib.error
-    import urllib.request
-
-    way = bridge.LoopbackBridge(address)
-    try:
-        with urllib.request.urlopen(f"{way.url}/x", timeout=START) as answer:
-            assert answer.read() == b"content"
-        monkeypatch.setattr(bridge, "_owner", lambda *_: os.getuid() + 1)
-        with pytest.raises((urllib.error.URLError, ConnectionError)):
-            urllib.request.urlopen(f"{way.url}/y", timeout=START)
-        monkeypatch.setattr(bridge, "_owner", lambda *_: None)
-        with pytest.raises((urllib.error.URLError, ConnectionError)):
-            urllib.request.urlopen(f"{way.url}/z", timeout=START)
-    finally:
-        way.close()
-    assert desktop.seen == ["/x"]
-    gc.collect()
-
-
-def test_bridge_token_cannot_be_chosen_and_bodies_pass(desktop, address):
-    import urllib.request
-
-    way = bridge.LoopbackBridge(address)
-    body = os.urandom(3_000_000)
-    request = urllib.request.Request(
-        f"{way.url}/upload", data=body, headers={"Authorization": "Bearer wrong"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=START) as answer:
-            assert answer.status == 200
-    finally:
-        way.close()
-    assert desktop.bodies == [body]
-    assert TOKEN not in repr(address)
-
-
-def test_bridge_closes_bad_requests(desktop, address):
-    import socket
-
-    way = bridge.LoopbackBridge(address)
-    try:
-        for text in (
-            b"",
-            b"GET / HTTP/1.1\r\n",
-            b"x" * (bridge.MAX_HEAD_BYTES + 70000),
-        ):
-            with socket.create_connection(("127.0.0.1", way.port), START) as one:
-                try:
-                    one.sendall(text)
-                    one.shutdown(socket.SHUT_WR)
-                    assert one.recv(10) == b""
-                except (ConnectionError, BrokenPipeError):
-                    pass  # cut while we were still sending
-    finally:
-        way.close()
-    assert not desktop.seen

@@ -13,7 +13,7 @@ from stepjax.envs.desktop.tasks.schema import SetupStep, TaskSpec
 from stepjax.envs.desktop.upstream.assets import missing_assets
 from stepjax.envs.desktop.upstream.names import GETTERS, METRICS
 
-__all__ = ["Machine", "Need", "Obstacle", "obstacles"]
+__all__ = ["Abilities", "Need", "Obstacle", "obstacles"]
 
 
 class Need(enum.Enum):
@@ -48,7 +48,7 @@ class Obstacle:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Machine:
+class Abilities:
     """What the desktops of this machine have.
 
     Attributes:
@@ -122,54 +122,54 @@ _ALWAYS_THERE = {"python", "python3"}  # the desktop brings them with pyautogui
 
 
 def obstacles(
-    spec: TaskSpec, *, cache: Path | None, machine: Machine
+    spec: TaskSpec, *, cache: Path | None, abilities: Abilities
 ) -> tuple[Obstacle, ...]:
     """Every reason why a task cannot run here; none if it can.
 
     Args:
       spec: The task.
       cache: The user's folder of assets, or None.
-      machine: What desktops here have.
+      abilities: What desktops here have.
 
     Raises:
       ValueError: If an asset is named in a way that cannot be.
     """
     found = [
-        *_of_apps(spec, machine),
-        *_of_steps("config", spec.config, machine),
-        *_of_steps("evaluator.postconfig", spec.evaluator.postconfig, machine),
+        *_of_apps(spec, abilities),
+        *_of_steps("config", spec.config, abilities),
+        *_of_steps("evaluator.postconfig", spec.evaluator.postconfig, abilities),
         *_of_checks(spec),
     ]
     if spec.data.get("proxy") is True:
         found.append(Obstacle(need=Need.WEB, detail="proxy"))
-    if (spec.needs_root or _asks_sudo(spec)) and not machine.root:
+    if (spec.needs_root or _asks_sudo(spec)) and not abilities.root:
         found.append(Obstacle(need=Need.ROOT, detail="a command with sudo"))
     for path in missing_assets(spec.data, source=spec.source, cache=cache):
         found.append(Obstacle(need=Need.ASSET, detail=str(path)))
     return tuple(dict.fromkeys(found))
 
 
-def _of_apps(spec: TaskSpec, machine: Machine) -> Iterator[Obstacle]:
+def _of_apps(spec: TaskSpec, abilities: Abilities) -> Iterator[Obstacle]:
     for app in spec.related_apps:
         program = _APPS.get(app.strip().lower().replace(" ", "_"))
         if program is not None:
-            yield from _of_program(program, f"related_apps has {app!r}", machine)
+            yield from _of_program(program, f"related_apps has {app!r}", abilities)
 
 
-def _of_program(name: str, where: str, machine: Machine) -> Iterator[Obstacle]:
+def _of_program(name: str, where: str, abilities: Abilities) -> Iterator[Obstacle]:
     leaf = name.rpartition("/")[2]
     if leaf in _VS_CODE_PROGRAMS:
         yield Obstacle(need=Need.VS_CODE, detail=where)
     elif leaf in _CHROME_PROGRAMS:
         # The desktops have a command of that name, which starts Chromium.
-        if not machine.has_program("chromium"):
+        if not abilities.has_program("chromium"):
             yield Obstacle(need=Need.CHROME, detail=where)
-    elif leaf not in _ALWAYS_THERE and not machine.has_program(name):
+    elif leaf not in _ALWAYS_THERE and not abilities.has_program(name):
         yield Obstacle(need=Need.APPLICATION, detail=f"{name!r} ({where})")
 
 
 def _of_steps(
-    key: str, steps: tuple[SetupStep, ...], machine: Machine
+    key: str, steps: tuple[SetupStep, ...], abilities: Abilities
 ) -> Iterator[Obstacle]:
     for index, step in enumerate(steps):
         where = f"{key}[{index}]"
@@ -181,11 +181,11 @@ def _of_steps(
             yield from _of_text(" ".join(map(str, sum(addresses, []))), where)
         command = step.parameters.get("command")
         if command is not None:
-            yield from _of_command(step, command, where, machine)
+            yield from _of_command(step, command, where, abilities)
 
 
 def _of_command(
-    step: SetupStep, command: str | list[str], where: str, machine: Machine
+    step: SetupStep, command: str | list[str], where: str, abilities: Abilities
 ) -> Iterator[Obstacle]:
     text = command if isinstance(command, str) else " ".join(command)
     yield from _of_text(text, where)
@@ -193,7 +193,7 @@ def _of_command(
     shell = step.parameters.get("shell") in (True, "true", "True")
     # A shell line may begin with anything; an unknown word is no proof there.
     if words and (step.type == "launch" or not shell) and "=" not in words[0]:
-        yield from _of_program(words[0], where, machine)
+        yield from _of_program(words[0], where, abilities)
 
 
 def _of_text(text: str, where: str) -> Iterator[Obstacle]:

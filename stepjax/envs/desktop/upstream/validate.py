@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stepjax.envs.desktop.tasks.files import load_task, task_files
-from stepjax.envs.desktop.upstream.needs import Machine, Need, Obstacle, obstacles
+from stepjax.envs.desktop.upstream.needs import Abilities, Need, Obstacle, obstacles
 
 __all__ = ["Row", "add_validate_arguments", "table", "validate", "validate_command"]
 
@@ -46,7 +46,7 @@ def validate(
     task_list: Path | None = None,
     cache: Path | None = None,
     *,
-    machine: Machine | None = None,
+    abilities: Abilities | None = None,
 ) -> list[Row]:
     """One row for each task, in the order of the list.
 
@@ -57,15 +57,15 @@ def validate(
       folder: `evaluation_examples`, which holds `examples/<domain>/<id>.json`.
       task_list: JSON file of ids by domain; None for every file of the folder.
       cache: The user's folder of assets, or None.
-      machine: What desktops here have; None to look.
+      abilities: What desktops here have; None to look.
 
     Raises:
       ValueError: If the folder or the list cannot be read.
     """
-    machine = machine or Machine(root=os.geteuid() == 0)
+    abilities = abilities or Abilities(root=os.geteuid() == 0)
     present = task_files(folder)
     paths = _listed(folder / "examples", task_list) if task_list else present
-    return [_row(path, cache, machine) for path in paths]
+    return [_row(path, cache, abilities) for path in paths]
 
 
 def table(rows: Sequence[Row], *, width: int = 160) -> str:
@@ -130,11 +130,11 @@ def _listed(examples: Path, task_list: Path) -> list[Path]:
     return [examples / name for name in names]
 
 
-def _row(path: Path, cache: Path | None, machine: Machine) -> Row:
+def _row(path: Path, cache: Path | None, abilities: Abilities) -> Row:
     name = f"{path.parent.name}/{path.stem}"
     try:
         spec = load_task(path)
-        found = obstacles(spec, cache=cache, machine=machine)
+        found = obstacles(spec, cache=cache, abilities=abilities)
     except ValueError as error:
         broken = Obstacle(need=Need.MALFORMED, detail=" ".join(str(error).split()))
         return Row(name=name, obstacles=(broken,))

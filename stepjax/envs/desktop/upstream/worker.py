@@ -22,6 +22,8 @@ import threading
 import types
 import typing
 
+__all__ = ["main"]
+
 _REFUSED_PORT = 1  # nobody listens there: an address that fails at once
 _CHUNK = 1 << 16
 _PROBE_SECONDS = 5.0
@@ -30,11 +32,11 @@ _CALLS = frozenset(
 )
 
 
-class Fault(Exception):
+class _Fault(Exception):
     """A failure of the desktop or of the evaluator, not of the agent."""
 
 
-class Channel:
+class _Channel:
     """Lines to and from stepjax, out of reach of `print`."""
 
     def __init__(self):
@@ -51,12 +53,11 @@ class Channel:
             yield json.loads(line)
 
     def send(self, message: dict) -> None:
-        """Answer with one line."""
         self._out.write(json.dumps(message) + "\n")
         self._out.flush()
 
 
-class Forward:
+class _Forward:
     """A port of this process's loopback that leads to a Unix socket.
 
     The process has a network of its own, so nobody else can reach the port. Upstream's
@@ -70,7 +71,6 @@ class Forward:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def close(self) -> None:
-        """Take no further connections."""
         try:
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
         except OSError:
@@ -89,12 +89,12 @@ class Forward:
         with near, socket.socket(socket.AF_UNIX) as far:
             try:
                 far.connect(self._path)
-                pump(near, far)
+                _pump(near, far)
             except OSError as error:
                 print(f"forward to the desktop ended: {error}", file=sys.stderr)
 
 
-def pump(near: socket.socket, far: socket.socket) -> None:
+def _pump(near: socket.socket, far: socket.socket) -> None:
     """Bytes both ways until either side ends."""
     with selectors.DefaultSelector() as selector:
         selector.register(near, selectors.EVENT_READ, far)
@@ -108,11 +108,11 @@ def pump(near: socket.socket, far: socket.socket) -> None:
                 key.data.sendall(data)
 
 
-def fixed_provider(address: str) -> typing.Any:
+def _fixed_provider(address: str) -> typing.Any:
     """Manager and provider in one, of a desktop that somebody else started."""
 
     def refuse(*_):
-        raise Fault("this desktop cannot be reverted by desktop-env")
+        raise _Fault("this desktop cannot be reverted by desktop-env")
 
     return types.SimpleNamespace(
         get_vm_path=lambda **_: "desktop",
@@ -123,7 +123,7 @@ def fixed_provider(address: str) -> typing.Any:
     )
 
 
-class Upstream:
+class _Upstream:
     """What a request can ask for."""
 
     def __init__(self):
@@ -162,11 +162,11 @@ class Upstream:
         try:
             value = env.evaluate()
         except Exception as error:  # whatever a metric makes of a broken document
-            if isinstance(error, Fault):
+            if isinstance(error, _Fault):
                 raise
             self._probe(env, error)
-            return {"score": 0.0, "note": one_line(error)}
-        return scored(value)
+            return {"score": 0.0, "note": _one_line(error)}
+        return _scored(value)
 
     def _probe(self, env: typing.Any, error: Exception) -> None:
         """Raise unless the desktop answers: then `error` is the agent's doing."""
@@ -175,15 +175,15 @@ class Upstream:
                 f"{env.controller.http_server}/platform", timeout=_PROBE_SECONDS
             ).raise_for_status()
         except self._requests.RequestException:
-            raise Fault(f"the desktop does not answer: {one_line(error)}") from error
+            raise _Fault(f"the desktop does not answer: {_one_line(error)}") from error
 
     def _with_desktop(self, request: dict, use: typing.Callable) -> typing.Any:
         scratch = tempfile.mkdtemp(prefix="cache-")
-        forwards = {name: Forward(path) for name, path in request["sockets"].items()}
+        forwards = {name: _Forward(path) for name, path in request["sockets"].items()}
         ports = {name: forward.port for name, forward in forwards.items()}
         ports = collections.defaultdict(lambda: _REFUSED_PORT, ports)
         address = "127.0.0.1:{server}:{chromium}:{vnc}:{vlc}".format_map(ports)
-        both = (fixed_provider(address),) * 2
+        both = (_fixed_provider(address),) * 2
         self._module.create_vm_manager_and_provider = lambda *_, **__: both
         try:
             target = os.path.join(scratch, request["task"]["id"])
@@ -209,15 +209,15 @@ class Upstream:
 
     def vm_reset(self, request: dict) -> dict:
         """Revert it and set a task up."""
-        return picture(self._vm.reset(request["task"]))
+        return _picture(self._vm.reset(request["task"]))
 
     def vm_step(self, request: dict) -> dict:
         """Carry out a pyautogui statement, or WAIT, DONE, FAIL."""
-        return picture(self._vm.step(request["action"], pause=request["pause"])[0])
+        return _picture(self._vm.step(request["action"], pause=request["pause"])[0])
 
     def vm_evaluate(self, request: dict) -> dict:
         """Score of the episode."""
-        return scored(self._vm.evaluate())
+        return _scored(self._vm.evaluate())
 
     def vm_close(self, request: dict) -> None:
         """Stop the virtual machine."""
@@ -226,15 +226,15 @@ class Upstream:
             self._vm = None
 
 
-def picture(observation: dict) -> dict:
+def _picture(observation: dict) -> dict:
     """Observation as JSON; the screenshot stays the PNG that the desktop sent."""
     png = observation.get("screenshot")
     if not png:
-        raise Fault("the machine gave no screenshot")
+        raise _Fault("the machine gave no screenshot")
     return {"screenshot": base64.b64encode(png).decode("ascii")}
 
 
-def scored(value: typing.Any) -> dict:
+def _scored(value: typing.Any) -> dict:
     """What a metric returned, as a score in [0, 1] with a note where it was none."""
     try:
         score = float(value)
@@ -245,16 +245,16 @@ def scored(value: typing.Any) -> dict:
     return {"score": min(max(score, 0.0), 1.0), "note": ""}
 
 
-def one_line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     """Name and message of an error, short."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
-def stub_easyocr() -> None:
+def _stub_easyocr() -> None:
     """A stand-in for the one package that would bring torch along."""
 
     def reader(*_, **__):
-        raise Fault("compare_image_text needs easyocr, which is left out")
+        raise _Fault("compare_image_text needs easyocr, which is left out")
 
     sys.modules["easyocr"] = stub = types.ModuleType("easyocr")
     stub.__dict__["Reader"] = reader
@@ -264,18 +264,18 @@ def main(arguments: list[str]) -> int:
     """Answer requests until stdin ends; the argument limits the memory, in bytes."""
     if arguments:
         resource.setrlimit(resource.RLIMIT_AS, (int(arguments[0]), int(arguments[0])))
-    channel = Channel()
+    channel = _Channel()
     # desktop-env reads a list of proxies when it is imported and complains without one.
     handle, proxies = tempfile.mkstemp(prefix="proxies-", suffix=".json")
     os.write(handle, b"[]")
     os.close(handle)
     os.environ["PROXY_CONFIG_FILE"] = proxies
-    stub_easyocr()
+    _stub_easyocr()
     try:
-        upstream = Upstream()
+        upstream = _Upstream()
         version = importlib.metadata.version("desktop-env")
     except Exception as error:
-        channel.send({"ready": False, "why": one_line(error)})
+        channel.send({"ready": False, "why": _one_line(error)})
         return 1
     finally:
         os.unlink(proxies)
@@ -286,10 +286,10 @@ def main(arguments: list[str]) -> int:
             try:
                 name = request["call"]
                 if name not in _CALLS:
-                    raise Fault(f"unknown call {name!r}")
+                    raise _Fault(f"unknown call {name!r}")
                 answer["value"] = getattr(upstream, name)(request)
             except Exception as error:
-                answer["error"] = one_line(error)
+                answer["error"] = _one_line(error)
             channel.send(answer)
     finally:
         upstream.vm_close({})
