@@ -113,13 +113,22 @@ def members(link):
 def traces():
     """What this process has on the machine: compare before and after."""
     pid, folder = os.getpid(), pathlib.Path(tempfile.gettempdir())
-    groups = pathlib.Path("/sys/fs/cgroup")
     return {
         "mounts": pathlib.Path("/proc/self/mountinfo").read_text(),
         "processes": set(descendants(pid)),
         "desktops": set(folder.glob(f"stepjax-desktop-{pid}-*/d-*")),
         "descriptors": len(os.listdir("/proc/self/fd")),
-        "groups": set(groups.rglob(f"stepjax-{pid}-*")),
+        "groups": control_groups(pid),
+    }
+
+
+def control_groups(pid):
+    """Control groups of a process's desktops; others come and go meanwhile."""
+    return {
+        os.path.join(here, name)
+        for here, names, _ in os.walk("/sys/fs/cgroup")
+        for name in names
+        if name.startswith(f"stepjax-{pid}-")
     }
 
 

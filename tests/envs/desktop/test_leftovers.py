@@ -211,8 +211,7 @@ def test_kill_9_leaves_no_process_and_the_next_start_no_file(possible, user):
     assert str(folder) in "".join(lines)
     assert not folder.exists()
     assert pathlib.Path("/proc/self/mountinfo").read_text() == mounts
-    groups = pathlib.Path("/sys/fs/cgroup").rglob(f"stepjax-{holder.pid}-*")
-    assert not list(groups)
+    assert not sandboxes.control_groups(holder.pid)
 
 
 @pytest.mark.desktop

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import struct
 import tempfile
 import threading
 import xml.etree.ElementTree
@@ -24,6 +25,7 @@ from stepjax.envs.desktop.sandbox import (
 )
 from stepjax.envs.desktop.sandbox.overlay import readable_copy
 from stepjax.envs.desktop.sandbox.running import one_line
+from stepjax.envs.desktop.sandbox.seccomp import filter_program
 from tests.envs.desktop import sandboxes
 from tests.envs.desktop.sandboxes import PATIENCE, STAND_IN, dead, out, run, start
 
@@ -77,6 +79,21 @@ def test_arguments_show_nothing_of_the_host(tmp_path):
                      "libx32", tmp_path.parts[1]}  # fmt: skip
     hidden = {"/etc", "/var", "/etc/shadow", "/etc/ssh", "/etc/ssl", "/etc/sudoers"}
     assert not hidden & set(bound)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_filter_ends_in_an_answer_on_every_way(machine):
+    code = list(struct.iter_unpack("HBBI", filter_program(machine)))
+    assert 50 < len(code) < 4096
+    for at, (kind, yes, no, _) in enumerate(code):
+        jumps = kind in (0x15, 0x35, 0x45)
+        assert at + 1 + (max(yes, no) if jumps else 0) < len(code) or kind == 0x06
+    assert code[-1] == (0x06, 0, 0, 0x7FFF0000)
+
+
+def test_unknown_machines_are_named():
+    with pytest.raises(SandboxError, match="x86_64 and aarch64, and this is a riscv64"):
+        filter_program("riscv64")
 
 
 def test_room_follows_the_screen():

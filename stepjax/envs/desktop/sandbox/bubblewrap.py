@@ -8,7 +8,7 @@ import os
 import pathlib
 import shutil
 
-from stepjax.envs.desktop.sandbox.home import VARIABLES
+from stepjax.envs.desktop.sandbox.home import VARIABLES, browser_files
 from stepjax.envs.desktop.sandbox.limits import tmpfs_megabytes
 from stepjax.envs.desktop.sandbox.spec import SandboxError, SandboxSpec
 
@@ -68,7 +68,7 @@ def bubblewrap_arguments(
         "--die-with-parent", "--new-session", "--clearenv",
         "--info-fd", str(info_fd), "--block-fd", str(block_fd),
     ]  # fmt: skip
-    for folder in ("/etc", "/opt", "/etc/ssl"):
+    for folder in ("/etc", "/etc/ssl", "/opt", "/opt/google", "/opt/google/chrome"):
         arguments += ["--perms", "755", "--dir", folder]
     for name, value in {**VARIABLES, "PYTHONPATH": "/opt/stepjax"}.items():
         arguments += ["--setenv", name, value]
@@ -109,4 +109,9 @@ def _system(stage: pathlib.Path) -> list[str]:
         arguments += ["--ro-bind", str(path), f"/etc/{path.name}"]
     for name in ("inside", "home"):
         arguments += ["--ro-bind", str(stage / name), f"/opt/stepjax/{name}"]
+    links, binds = browser_files()
+    for place, source in binds.items():
+        arguments += ["--ro-bind", source, place]
+    for place, source in links.items():
+        arguments += ["--symlink", source, place]
     return arguments

@@ -12,7 +12,13 @@ import subprocess
 
 from stepjax.envs.desktop.sandbox.spec import SandboxError
 
-__all__ = ["BUNDLED_HOME", "BUNDLED_INSIDE", "VARIABLES", "make_stage"]
+__all__ = [
+    "BUNDLED_HOME",
+    "BUNDLED_INSIDE",
+    "VARIABLES",
+    "browser_files",
+    "make_stage",
+]
 
 _DESKTOP = pathlib.Path(__file__).resolve().parent.parent
 BUNDLED_HOME = _DESKTOP / "golden_home"
@@ -119,6 +125,22 @@ def make_stage(
     _compile(stage / "inside")
 
 
+def browser_files() -> tuple[dict[str, str], dict[str, str]]:
+    """Where Chromium is to be seen under Google Chrome's name.
+
+    Tasks end the browser by `pkill chrome`. A link would not do: the program takes its
+    name, and the folder of its other files, from where it really is.
+
+    Returns:
+      Links to make and files to bind, from place in the desktop to place on the host.
+    """
+    theirs, ours = pathlib.Path("/usr/lib/chromium"), "/opt/google/chrome"
+    if not (theirs / "chromium").is_file():
+        return {}, {}
+    links = {f"{ours}/{path.name}": str(path) for path in sorted(theirs.iterdir())}
+    return links, {f"{ours}/chrome": links.pop(f"{ours}/chromium")}
+
+
 def _copy_renamed(source: pathlib.Path, target: pathlib.Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for entry in sorted(source.iterdir()):
@@ -138,8 +160,6 @@ def _add_commands(folder: pathlib.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, target in (
         ("python", "/usr/bin/python3"),
-        # Tasks end the browser by `pkill chrome`, which looks at the program's name.
-        ("chrome", "/usr/lib/chromium/chromium"),
         ("google-chrome-stable", "google-chrome"),
     ):
         if not (folder / name).is_symlink():

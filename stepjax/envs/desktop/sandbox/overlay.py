@@ -10,8 +10,9 @@ import pathlib
 import shutil
 import stat
 
-from stepjax.envs.desktop.sandbox.home import VARIABLES
+from stepjax.envs.desktop.sandbox.home import VARIABLES, browser_files
 from stepjax.envs.desktop.sandbox.limits import limited, tmpfs_megabytes
+from stepjax.envs.desktop.sandbox.seccomp import filter_program
 from stepjax.envs.desktop.sandbox.spec import SandboxSpec
 
 __all__ = ["overlay_command", "readable_copy"]
@@ -65,6 +66,7 @@ def overlay_command(
         readable_copy(pathlib.Path("/etc"), etc, stage / "etc")
     for name in ("root", "scratch"):
         (folder / name).mkdir()
+    links, binds = browser_files()
     plan = {
         "root": str(folder / "root"),
         "scratch": str(folder / "scratch"),
@@ -73,11 +75,14 @@ def overlay_command(
         "var": [name for name in _VAR if pathlib.Path("/var", name).is_dir()],
         "binds": {
             f"/opt/stepjax/{name}": str(stage / name) for name in ("inside", "home")
-        },
+        }
+        | binds,
+        "links": links,
         "tmpfs": tmpfs_megabytes(spec),
         "variables": {**VARIABLES, "PYTHONPATH": "/opt/stepjax"},
         # The user's number is one of the host's: a control group counts instead.
         "command": limited(command, spec.limits, count=False),
+        "filter": filter_program().hex(),
         "info_fd": info_fd,
         "block_fd": block_fd,
     }

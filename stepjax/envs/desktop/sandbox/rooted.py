@@ -19,7 +19,7 @@ __all__ = ["main"]
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NOSUID, _NODEV, _READ_ONLY, _REMOUNT, _BIND, _REC = 2, 4, 1, 32, 4096, 16384
 _DETACH = 2
-_PR_CAPBSET_DROP = 24
+_PR_CAPBSET_DROP, _PR_SET_SECCOMP, _SECCOMP_FILTER = 24, 22, 2
 # What docker leaves to root, without making devices and raw network packets: change
 # owners, pass permissions, other users' files, ids, kill, low ports, chroot.
 _CAPABILITIES = (0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31)
@@ -44,6 +44,7 @@ def main() -> int:
     enter(plan["root"])
     socket.sethostname("vm")
     raise_loopback()
+    install_filter(bytes.fromhex(plan["filter"]))
     give_up_capabilities()
     child = os.fork()
     if child == 0:
@@ -59,6 +60,7 @@ def mount(
         if os.path.isdir(source) or kind:
             os.makedirs(target)
         else:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
     words = [word.encode() for word in (source, target, kind)]
     if _LIBC.mount(*words, ctypes.c_ulong(flags), data.encode()) != 0:
@@ -102,6 +104,8 @@ def build_root(plan: dict) -> None:
     os.symlink("/run", f"{root}/var/run")
     for place, source in plan["binds"].items():
         bind(source, root + place, read_only=True)
+    for place, source in plan["links"].items():
+        os.symlink(source, root + place)
     os.makedirs(f"{root}/run/user/{_USER}", 0o700)
     for place in ("/home/user", f"/run/user/{_USER}"):
         os.chown(root + place, _USER, _USER)
@@ -161,6 +165,18 @@ def raise_loopback() -> None:
     """Start the namespace's own loopback device."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         fcntl.ioctl(one, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
+
+
+def install_filter(program: bytes) -> None:
+    """Refuse the system calls that the desktop must not make, from here on.
+
+    Before capabilities go: with them, programs that become root, such as `sudo`, keep
+    working under the filter.
+    """
+    code = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HP", len(program) // 8, ctypes.addressof(code))
+    if _LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_FILTER, header, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "installing the filter of system calls")
 
 
 def give_up_capabilities() -> None:

@@ -14,6 +14,7 @@ from stepjax.envs.desktop.sandbox import bubblewrap, cgroups, home, leftovers, o
 from stepjax.envs.desktop.sandbox.base import Base, current_base
 from stepjax.envs.desktop.sandbox.limits import limited, tmpfs_megabytes
 from stepjax.envs.desktop.sandbox.running import Sandbox, one_line
+from stepjax.envs.desktop.sandbox.seccomp import filter_program
 from stepjax.envs.desktop.sandbox.spec import SandboxError, SandboxSpec
 
 __all__ = ["start_sandbox"]
@@ -81,7 +82,7 @@ class _Pipes:
 
     def __init__(self, on_failure: contextlib.ExitStack):
         self._open: set[int] = set()
-        self._texts: list[int] = []
+        self._filled: list[int] = []
         on_failure.callback(self._close_all)
         self.info, self.info_theirs = self._pipe()
         self.ready, self.ready_theirs = self._pipe()
@@ -95,12 +96,12 @@ class _Pipes:
         self._open.update(ends)
         return ends
 
-    def with_text(self, text: str) -> int:
-        """End of a pipe that a short text can be read from."""
+    def with_data(self, data: bytes) -> int:
+        """End of a pipe that a few kB can be read from."""
         theirs, ours = self._pipe()
-        os.write(ours, text.encode())
+        os.write(ours, data)
         self.close(ours)
-        self._texts.append(theirs)
+        self._filled.append(theirs)
         return theirs
 
     def close(self, *fds: int) -> None:
@@ -112,7 +113,7 @@ class _Pipes:
     def close_theirs(self) -> None:
         self.close(
             self.info_theirs, self.ready_theirs, self.errors_theirs,
-            self.block_theirs, self.token_theirs, *self._texts,
+            self.block_theirs, self.token_theirs, *self._filled,
         )  # fmt: skip
 
     def close_ours(self) -> None:
@@ -151,15 +152,17 @@ def _spawn(
                 folder=folder, stage=stage, spec=spec, command=program,
                 info_fd=fds[3], block_fd=fds[4],
             )  # fmt: skip
-            fds.append(pipes.with_text(plan))
+            fds.append(pipes.with_data(plan.encode()))
             command.append(str(fds[5]))
         else:
             arguments = bubblewrap.bubblewrap_arguments(
                 stage=stage, spec=spec, info_fd=fds[3], block_fd=fds[4]
             )
-            fds.append(pipes.with_text("\0".join(arguments)))
+            fds.append(pipes.with_data(filter_program()))
+            arguments += ["--seccomp", str(fds[5])]
+            fds.append(pipes.with_data("\0".join(arguments).encode()))
             command = _unprivileged(base.unprivileged) + [
-                bubblewrap.find_bubblewrap(), "--args", str(fds[5]), "--",
+                bubblewrap.find_bubblewrap(), "--args", str(fds[6]), "--",
                 *limited(program, spec.limits),
             ]  # fmt: skip
         process = base.spawn(command, fds, pipes.errors_theirs)
