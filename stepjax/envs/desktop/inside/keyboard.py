@@ -1,6 +1,7 @@
 """Which key, with or without shift, makes which character on this X server."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from Xlib import XK  # pyright: ignore[reportMissingModuleSource]
@@ -82,15 +83,13 @@ class Keyboard:
             if keys.get(keysym) != (code, False):
                 del self._lent[keysym]
 
-    def prepare(self, keysyms: list[int]) -> bool:
+    def prepare(self, keysyms: list[int], quiet: Callable[[], None]) -> None:
         """Lend spare keys to those that no key makes.
 
         Args:
           keysyms: X's numbers.
-
-        Returns:
-          True if a key was taken from another character for it, so that applications
-          need time to notice.
+          quiet: Called before a key is taken from another character for it; returns
+            when applications have read what was typed before.
 
         Raises:
           KeyboardError: If they are more than there are spare keys.
@@ -103,20 +102,19 @@ class Keyboard:
         for keysym in wanted:
             if keysym in self._lent:
                 self._lent.move_to_end(keysym)
-        taken = False
+        if len(missing) > len(self._spare):
+            quiet()
         for keysym in missing:
             if self._spare:
                 code = self._spare.pop()
             else:
                 old, code = self._lent.popitem(last=False)
                 del self._keys[old]
-                taken = True
             self._display.change_keyboard_mapping(code, [(keysym, keysym)])
             self._lent[keysym] = code
             self._keys[keysym] = (code, False)
         if missing:
             self._display.sync()
-        return taken
 
     def key(self, keysym: int) -> tuple[int, bool]:
         """Key code, and whether shift must be down; `prepare` it first."""

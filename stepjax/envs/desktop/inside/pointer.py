@@ -6,6 +6,7 @@ from typing import Any
 
 from inside.keyboard import Keyboard, KeyboardError, character_keysym, keysym_of
 from inside.operations import OperationError
+from inside.ping import pinged
 from Xlib import X  # pyright: ignore[reportMissingModuleSource]
 from Xlib.ext import xtest  # pyright: ignore[reportMissingModuleSource]
 
@@ -17,7 +18,8 @@ _APART = 0.55
 _LONGEST_STEP = 32
 _MOST_STEPS = 24
 _DRAG_PAUSE = 0.01
-_NOTICE = 0.2
+_PING_SECONDS = 2.0
+_NOTICE = 0.5
 
 
 class Input:
@@ -159,7 +161,12 @@ class Input:
             self._held_keys.discard(code)
 
     def _prepare(self, keysyms: list[int]) -> None:
-        if self._keyboard.prepare(keysyms):
+        self._keyboard.prepare(keysyms, self._quiet)
+
+    def _quiet(self) -> None:
+        """Wait until the active window has read what was typed."""
+        self._display.sync()
+        if not pinged(self._display, _PING_SECONDS):
             time.sleep(_NOTICE)
 
     def _press(self, keysyms: list[int]) -> None:
@@ -196,7 +203,7 @@ class Input:
 
     def _shift(self) -> int:
         keysym = keysym_of("Shift_L")
-        self._keyboard.prepare([keysym])
+        self._keyboard.prepare([keysym], self._quiet)
         return self._keyboard.key(keysym)[0]
 
 
