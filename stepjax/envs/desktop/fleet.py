@@ -42,6 +42,7 @@ class DesktopFleet:
         *,
         num_envs: int,
         spares: int | None = None,
+        ahead: int | None = None,
         sandbox: SandboxSpec | None = None,
         settings: DesktopSettings | None = None,
         cache: Path | None = None,
@@ -56,6 +57,8 @@ class DesktopFleet:
           tasks: The tasks it offers.
           num_envs: Environments that will use it.
           spares: Desktops kept ready besides; None for one for every four.
+          ahead: Desktops on which expected tasks are set up, besides those; 0 for none,
+            None for as many as there are spares.
           sandbox: Size and limits of a desktop; None for the defaults.
           settings: How environments look at their desktop; None for the defaults.
           cache: Folder with the files that task files download.
@@ -72,6 +75,9 @@ class DesktopFleet:
             raise ValueError(f"num_envs must be >= 1, got {num_envs}.")
         if spares is None:
             spares = -(-num_envs // _ENVS_PER_SPARE)
+        ahead = spares if ahead is None else ahead
+        if ahead < 0:
+            raise ValueError(f"ahead must be >= 0, got {ahead}.")
         self.tasks = tasks
         self._settings = settings or DesktopSettings()
         self._setup = setup or _setup_with(cache)
@@ -81,12 +87,12 @@ class DesktopFleet:
         self.spares = SparePool(
             boot or functools.partial(_boot, sandbox or SandboxSpec()),
             spares=spares,
-            max_alive=num_envs + spares,
+            max_alive=num_envs + spares + ahead,
             report=report,
         )
-        if spares:
+        if ahead:
             prepare = Preparation(self._settings, self._setup)
-            self._ahead = AheadSetup(self.spares, prepare, tasks.load, limit=spares)
+            self._ahead = AheadSetup(self.spares, prepare, tasks.load, limit=ahead)
 
     def __call__(self, index: int) -> DesktopEnvironment:
         """The environment of a place in a pool of environments."""

@@ -180,15 +180,17 @@ def test_close_while_setting_up(make_fleet):
     closer.join()
 
 
-def test_no_spares_no_setup_ahead(make_fleet):
+def test_setting_up_ahead_can_be_switched_off(make_fleet):
     job = Setups()
-    fleet = make_fleet(job, spares=0)
+    fleet = make_fleet(job, ahead=0)
     fleet.expect([(NAMES[0], 0)])
     assert fleet(0).reset(task(NAMES[0]), 0).instruction == "Do a."
     assert job.setups == 1
 
 
-def test_a_limit_must_be_positive():
+def test_bad_numbers():
+    with pytest.raises(ValueError, match="ahead must be >= 0, got -1"):
+        DesktopFleet(file_tasks([spec_of("a")]), num_envs=1, ahead=-1)
     with pytest.raises(ValueError, match="limit must be >= 1, got 0"):
         AheadSetup(None, None, None, limit=0)
 
@@ -224,4 +226,4 @@ def test_a_run_with_expectations_and_faults(make_fleet, seed):
             [(task(name), n) for name, n in episodes], right, max_steps=3
         )
     assert [one.reward for one in results] == [1.0] * 40
-    assert desktops.most_alive <= 5
+    assert desktops.most_alive <= 7
