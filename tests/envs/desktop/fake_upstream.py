@@ -42,6 +42,10 @@ class SetupController:
     def reset_cache_dir(self, folder): self.cache_dir = folder
     def _download_setup(self, files): pass
     def _sleep_setup(self, seconds): pass
+    def setup(self, config, use_proxy=False):
+        STEPS.extend(step["type"] for step in config)
+        return True
+STEPS = []
 class DesktopEnv:
     def __init__(self, provider_name, cache_dir="cache", screen_size=(1920, 1080), **_):
         both = create_vm_manager_and_provider(provider_name, None, use_proxy=False)
@@ -66,12 +70,14 @@ class DesktopEnv:
         if self.vm:
             return {"screenshot": PNG}
         self._get("/setup/" + task_config["instruction"])
+        self.setup_controller.setup(task_config.get("config", []))
         return {"screenshot": b""}
     def step(self, action, pause=2):
         self.action_history.append(action)
         return {"screenshot": PNG}, 0, action in ("DONE", "FAIL"), {}
     def evaluate(self):
         print("noise on stdout while evaluating")
+        self.setup_controller.setup(self.task["evaluator"].get("postconfig", []))
         return BEHAVIORS[self.func](self)
     def close(self):
         path = os.environ.get("FAKE_VM_CLOSED")
@@ -104,6 +110,7 @@ BEHAVIORS = {
     "infeasible": lambda env: float(env.action_history[-1] == "FAIL"),
     "asset": lambda env: float(open(
         os.path.join(env.cache_dir, env.options["name"])).read() == "gold"),
+    "steps": lambda env: len(STEPS) / 10,
     "retry": lambda env: env.controller.retry_interval,
     "server": lambda env: float(env._get("/file") == b"content"),
     "down": lambda env: env._get("/shut-down") and 1,

@@ -6,7 +6,6 @@ Input files that OSWorld keeps elsewhere are made here, for tasks without a gold
 
 import datetime
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -164,6 +163,7 @@ def carry_out(sandbox, actions):
     """The kind of the last action, if it ends an episode."""
     from stepjax.envs.desktop.client import DesktopClient
     from stepjax.envs.desktop.input_plan import plan
+    from stepjax.envs.desktop.tasks.quiet import await_idle
 
     client = DesktopClient(sandbox.socket, sandbox.token, timeout=60.0)
     try:
@@ -172,6 +172,7 @@ def carry_out(sandbox, actions):
                 return action.kind
             operations = plan(action, width=1920, height=1080)
             client.act(operations, settle_ms=400)
+            await_idle(client)
         return None
     finally:
         client.close()
@@ -184,7 +185,6 @@ def test_scores(run, tasks, evaluators, start):
     fill_cache(spec, evaluators.cache)
     sandbox = start(spec.needs_root)
     evaluators.setup(spec, sandbox, timeout=400.0)
-    time.sleep(3.0)  # keys pressed while an application loads are lost
     ended_by = carry_out(sandbox, actions)
     verdict = evaluators.judge(spec, sandbox, ended_by=ended_by, timeout=400.0)
     assert verdict.score == score, verdict.note

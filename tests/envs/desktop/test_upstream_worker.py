@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from stepjax.envs.actions import ActionKind
+from stepjax.envs.desktop.client import DesktopError
 from stepjax.envs.desktop.sandbox import clean_leftovers
+from stepjax.envs.desktop.upstream import evaluators as module
 from stepjax.envs.desktop.upstream.assets import asset_name
 from stepjax.envs.desktop.upstream.bridge import SocketAddress
 from stepjax.envs.desktop.upstream.errors import UpstreamError
@@ -104,6 +106,39 @@ def test_infeasible(evaluators, address, ended_by, score):
 def test_setup_goes_through_the_bridge(evaluators, desktop, address):
     setup_upstream(make_task(instruction="hello"), address, evaluators=evaluators)
     assert "/setup/hello" in desktop.seen
+
+
+BUSY = [
+    {"type": "launch", "parameters": {"command": ["x"]}},
+    {"type": "sleep", "parameters": {"seconds": 0}},
+    {"type": "execute", "parameters": {"command": ["python", "-c", "pyautogui"]}},
+    {"type": "execute", "parameters": {"command": ["ls"]}},
+]
+
+
+def test_pauses_after_busy_steps(evaluators, address, monkeypatch):
+    looks = []
+    monkeypatch.setattr(module, "await_idle", lambda client, timeout: looks.append(1))
+    evaluators.setup(make_task(config=BUSY), address)
+    assert len(looks) == 2
+    verdict = evaluators.judge(make_task("steps", postconfig=BUSY), address)
+    assert len(looks) == 4
+    assert verdict.score == 0.8  # every step was taken, in both calls
+
+
+def test_no_rest_is_a_fault_and_the_worker_lives(evaluators, address, monkeypatch):
+    def fail(client, timeout):
+        raise DesktopError("nobody answers")
+
+    evaluators.warm_up()
+    workers = list(evaluators._workers._idle)
+    monkeypatch.setattr(module, "await_idle", fail)
+    with pytest.raises(UpstreamError, match="the desktop does not answer: nobody"):
+        evaluators.setup(make_task(config=BUSY), address)
+    with pytest.raises(UpstreamError, match="the desktop does not answer: nobody"):
+        evaluators.judge(make_task("steps", postconfig=BUSY), address)
+    assert evaluators.judge(make_task("one"), address).score == 1.0
+    assert evaluators._workers._idle == workers
 
 
 def test_wrong_token_is_a_fault(evaluators, desktop):

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from stepjax.envs.actions import ActionKind
+from stepjax.envs.desktop.client import DesktopClient, DesktopError
 from stepjax.envs.desktop.sandbox.leftovers import OwnFolder
+from stepjax.envs.desktop.tasks.quiet import await_idle
 from stepjax.envs.desktop.tasks.schema import TaskSpec
 from stepjax.envs.desktop.upstream.assets import assets_of, missing_assets
 from stepjax.envs.desktop.upstream.bridge import (
@@ -45,6 +47,9 @@ _RUNS_AGENT_CODE = frozenset(
 # Where a virtual machine's browser and player listen, besides its server. Those of a
 # sandboxed desktop cannot be reached: it has no network.
 _OWN_PORTS = {"chromium": 9222, "vlc": 8080}
+
+# A desktop that plays a video never comes to rest.
+_REST_SECONDS = 15.0
 
 Command = Callable[[Path], list[str]]
 
@@ -147,7 +152,9 @@ class Evaluators:
           ValueError: If an asset is missing; names the path it should have.
         """
         with self._request(spec, desktop, timeout) as (worker, request):
-            worker.call("setup", request, timeout=timeout)
+            with _resting(desktop) as rest:
+                request["pause"] = rest is not None
+                worker.call("setup", request, timeout=timeout, on_pause=rest)
 
     def judge(
         self,
@@ -172,7 +179,11 @@ class Evaluators:
         """
         with self._request(spec, desktop, timeout) as (worker, request):
             request["ended_by"] = "FAIL" if ended_by is ActionKind.FAIL else "DONE"
-            answer = worker.call("evaluate", request, timeout=timeout)
+            with _resting(desktop) as rest:
+                request["pause"] = rest is not None
+                answer = worker.call(
+                    "evaluate", request, timeout=timeout, on_pause=rest
+                )
             if any(c.metric in _RUNS_AGENT_CODE for c in spec.evaluator.checks):
                 worker.close()
         verdict = read_verdict(answer)
@@ -262,6 +273,22 @@ def _addresses(desktop: Any) -> dict[str, Address]:
         for name, port in _OWN_PORTS.items():
             found[name] = ServerAddress(host=address.host, port=port)
     return found
+
+
+@contextlib.contextmanager
+def _resting(desktop: Any) -> Iterator[Callable[[], Any] | None]:
+    """Waits until nothing computes on a desktop; None where that cannot be seen."""
+    address = address_of(desktop)
+    if isinstance(address, ServerAddress):
+        yield None
+        return
+    client = DesktopClient(address.socket, address.token)
+    try:
+        yield functools.partial(await_idle, client, timeout=_REST_SECONDS)
+    except DesktopError as error:
+        raise UpstreamError(f"the desktop does not answer: {error}") from error
+    finally:
+        client.close()
 
 
 def read_verdict(answer: Any) -> Verdict:

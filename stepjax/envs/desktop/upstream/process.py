@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stepjax.envs.desktop.upstream.errors import UpstreamError
@@ -68,7 +68,12 @@ class WorkerProcess:
         return not self._dead and self._process is not None
 
     def call(
-        self, name: str, request: Mapping[str, Any], *, timeout: float = 120.0
+        self,
+        name: str,
+        request: Mapping[str, Any],
+        *,
+        timeout: float = 120.0,
+        on_pause: Callable[[], Any] | None = None,
     ) -> Any:
         """Answer to one request.
 
@@ -76,21 +81,25 @@ class WorkerProcess:
           name: What is asked.
           request: Its arguments, JSON.
           timeout: Seconds until an answer must be there.
+          on_pause: What to do whenever the worker pauses; if it raises, so does the
+            call. None if the worker may not pause.
 
         Raises:
           UpstreamError: If it answers with an error (the worker lives on), or not in
             time, or with anything but an answer (the worker is ended).
         """
-        if self._dead or self._process is None or self._process.stdin is None:
-            raise UpstreamError(f"the evaluators have ended: {self._dead}")
         self._calls += 1
-        line = json.dumps({**request, "id": self._calls, "call": name}) + "\n"
-        try:
-            self._process.stdin.write(line.encode())
-            self._process.stdin.flush()
-        except OSError as error:
-            raise self._give_up(f"'{name}' could not be asked: {error}") from error
-        answer = self._next(name, timeout)
+        deadline = time.monotonic() + timeout
+        self._send(name, {**request, "id": self._calls, "call": name})
+        answer = self._next(name, deadline, timeout)
+        while on_pause is not None and answer == {"id": self._calls, "pause": True}:
+            goes_on = False
+            try:
+                on_pause()
+                goes_on = True
+            finally:
+                self._send(name, {"go": goes_on})
+                answer = self._next(name, deadline, timeout)
         if answer.get("id") != self._calls or not {"value", "error"} & answer.keys():
             raise self._give_up(f"'{name}' got an answer to something else")
         if "error" in answer:
@@ -119,13 +128,22 @@ class WorkerProcess:
                     pass  # a request it never read is lost with it
 
     def _greet(self, timeout: float) -> str:
-        hello = self._next("starting", timeout)
+        hello = self._next("starting", time.monotonic() + timeout, timeout)
         if hello.get("ready") is True:
             return str(hello.get("upstream", ""))
         raise self._give_up(f"not ready: {_clean(str(hello.get('why', hello)))}")
 
-    def _next(self, name: str, timeout: float) -> dict[str, Any]:
-        deadline = time.monotonic() + timeout
+    def _send(self, name: str, message: dict[str, Any]) -> None:
+        stream = self._process.stdin if self._process is not None else None
+        if self._dead or stream is None:
+            raise UpstreamError(f"the evaluators have ended: {self._dead}")
+        try:
+            stream.write((json.dumps(message) + "\n").encode())
+            stream.flush()
+        except (OSError, ValueError) as error:  # ended, or closed by another thread
+            raise self._give_up(f"'{name}' could not be asked: {error}") from error
+
+    def _next(self, name: str, deadline: float, timeout: float) -> dict[str, Any]:
         try:
             line = self._lines.get(timeout=max(deadline - time.monotonic(), 0.0))
         except queue.Empty:

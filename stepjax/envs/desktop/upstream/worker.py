@@ -27,6 +27,7 @@ __all__ = ["main"]
 _REFUSED_PORT = 1  # nobody listens there: an address that fails at once
 _CHUNK = 1 << 16
 _PROBE_SECONDS = 5.0
+_BUSY_STEPS = ("launch", "open", "activate_window")
 _CALLS = frozenset(
     "names setup evaluate vm_open vm_reset vm_step vm_evaluate vm_close".split()
 )
@@ -51,6 +52,12 @@ class _Channel:
         """Requests until stdin ends."""
         for line in self._lines:
             yield json.loads(line)
+
+    def pause(self, number: int) -> None:
+        """Let stepjax see to it that the desktop has come to rest."""
+        self.send({"id": number, "pause": True})
+        if not json.loads(next(self._lines, "{}")).get("go"):
+            raise _Fault("the desktop does not come to rest")
 
     def send(self, message: dict) -> None:
         self._out.write(json.dumps(message) + "\n")
@@ -126,7 +133,8 @@ def _fixed_provider(address: str) -> typing.Any:
 class _Upstream:
     """What a request can ask for."""
 
-    def __init__(self):
+    def __init__(self, channel: _Channel):
+        self._channel = channel
         self._module: typing.Any = importlib.import_module("desktop_env.desktop_env")
         self._evaluators = importlib.import_module("desktop_env.evaluators")
         self._requests = importlib.import_module("requests")
@@ -196,12 +204,32 @@ class _Upstream:
                 client_password=request["password"],
             )
             env.controller.retry_interval = 0.5  # a local socket: no need to wait 5 s
+            if request["pause"]:
+                self._pace(env, request["id"])
             return use(env)
         finally:
             self._module.create_vm_manager_and_provider = self._stock_factory
             for forward in forwards.values():
                 forward.close()
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _pace(self, env: typing.Any, number: int) -> None:
+        """Have a pause after each step that leaves programs busy.
+
+        Upstream goes on at once or sleeps for a fixed time; on a busy machine keys are
+        then pressed before a window takes them, and files read before they are saved.
+        """
+        stock = env.setup_controller.setup
+
+        def paced(config: list, *options) -> bool:
+            for step in config:
+                if not stock([step], *options):
+                    return False
+                if step["type"] in _BUSY_STEPS or "pyautogui" in json.dumps(step):
+                    self._channel.pause(number)
+            return bool(config) or stock(config, *options)
+
+        env.setup_controller.setup = paced
 
     def vm_open(self, request: dict) -> None:
         """Start a virtual machine through one of upstream's providers."""
@@ -272,7 +300,7 @@ def main(arguments: list[str]) -> int:
     os.environ["PROXY_CONFIG_FILE"] = proxies
     _stub_easyocr()
     try:
-        upstream = _Upstream()
+        upstream = _Upstream(channel)
         version = importlib.metadata.version("desktop-env")
     except Exception as error:
         channel.send({"ready": False, "why": _one_line(error)})
