@@ -6,10 +6,13 @@ from typing import Any, Protocol
 from stepjax.envs.actions import ActionKind
 from stepjax.envs.desktop.tasks.getters import GETTERS, EvaluationClient
 from stepjax.envs.desktop.tasks.metrics import METRICS
+from stepjax.envs.desktop.tasks.quiet import await_idle
 from stepjax.envs.desktop.tasks.schema import Check, TaskSpec
 from stepjax.envs.desktop.tasks.setup import RUNNABLE, SetupClient, run_steps
 
 __all__ = ["JudgingClient", "evaluate", "unknown_parts"]
+
+_IDLE_SECONDS = 5.0
 
 
 class JudgingClient(EvaluationClient, SetupClient, Protocol):
@@ -47,6 +50,7 @@ def evaluate(
     if unknown:
         raise ValueError(f"{spec.source}: {unknown[0]}")
     evaluator = spec.evaluator
+    await_idle(client, timeout=_IDLE_SECONDS)  # something may still be saving
     run_steps(spec, evaluator.postconfig, client, cache=cache)
     least = evaluator.conjunction == "and"
     score = 1.0 if least else 0.0

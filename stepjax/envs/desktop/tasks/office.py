@@ -10,6 +10,8 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
+from stepjax.envs.desktop.tasks.sheets import Cell, read_cells
+
 __all__ = [
     "MAX_PARTS",
     "MAX_UNPACKED_BYTES",
@@ -26,7 +28,6 @@ MAX_PARTS = 500
 MAX_UNPACKED_BYTES = 24 * 2**20
 """Most bytes that all of them unpack to."""
 
-_MAX_CELLS = 200
 _MAX_PARAGRAPHS = 2000
 _TOLERANCE = 1e-6
 
@@ -112,32 +113,30 @@ def _judge(
 
 
 def _cells_hold(data: bytes, rules: dict[str, Any]) -> bool:
-    import openpyxl
-
-    book = openpyxl.load_workbook(io.BytesIO(data), data_only=True)
-    values: Any = book.worksheets[0]
-    for place, wanted in list(rules.get("cells", {}).items())[:_MAX_CELLS]:
-        if not _same(values[place].value, wanted):
+    found = read_cells(data)
+    nothing = Cell(value=None)
+    for place, wanted in rules.get("cells", {}).items():
+        if not _same(found.get(place, nothing).value, wanted):
             return False
-    formulas = rules.get("formulas", {})
-    if formulas:
-        sheet: Any = openpyxl.load_workbook(io.BytesIO(data)).worksheets[0]
-        for place, wanted in formulas.items():
-            if _plain(sheet[place].value) != _plain(wanted):
-                return False
-    return _inside(values, rules["only"]) if "only" in rules else True
+    for place, wanted in rules.get("formulas", {}).items():
+        if _plain(found.get(place, nothing).formula) != _plain(wanted):
+            return False
+    return "only" not in rules or all(_inside(one, rules["only"]) for one in found)
 
 
-def _inside(sheet: Any, area: str) -> bool:
-    from openpyxl.utils.cell import range_boundaries
+def _inside(place: str, area: str) -> bool:
+    """True if a cell such as "B2" lies in an area such as "A1:C9"."""
+    column, row = _column_and_row(place)
+    (left, top), (right, bottom) = map(_column_and_row, area.split(":"))
+    return left <= column <= right and top <= row <= bottom
 
-    left, top, right, bottom = range_boundaries(area)
-    # Only cells that the file mentions, however large it says the sheet is.
-    return all(
-        cell.value is None
-        or (left <= cell.column <= right and top <= cell.row <= bottom)
-        for cell in list(sheet._cells.values())
-    )
+
+def _column_and_row(place: str) -> tuple[int, int]:
+    letters = place.rstrip("0123456789")
+    column = 0
+    for letter in letters[:3].upper():
+        column = 26 * column + ord(letter) - ord("A") + 1
+    return column, int(place[len(letters) :])
 
 
 def _same(value: Any, wanted: Any) -> bool:

@@ -4,6 +4,7 @@ from stepjax.envs.desktop.tasks.bundled.oracles import oracle_script, wrong_scri
 from stepjax.envs.desktop.tasks.bundled.parts import Draft, ScriptStep
 from stepjax.envs.desktop.tasks.bundled.registry import (
     FAST_TASKS,
+    PROGRAMS,
     TRAIN_TASKS,
     UNSEEN_TASKS,
     bundled_draft,
@@ -12,6 +13,7 @@ from stepjax.envs.desktop.tasks.bundled.registry import (
 
 __all__ = [
     "FAST_TASKS",
+    "PROGRAMS",
     "TRAIN_TASKS",
     "UNSEEN_TASKS",
     "Draft",

@@ -80,7 +80,8 @@ def _delete(rng: np.random.Generator) -> Draft:
 
 def _title(rng: np.random.Generator) -> Draft:
     path, steps, titles = _opened(rng)
-    (word,) = draw_words(rng, 1, [f"new {title}" for title in titles])
+    # One word: the first of several would be given a capital letter.
+    word = next(word for word in draw_words(rng, 4) if word not in titles)
     rest = (type_text(word), keys("escape"), _SAVE, DONE)
     return Draft(
         instruction=f'Change the title of the first slide to "{word}" and save.',

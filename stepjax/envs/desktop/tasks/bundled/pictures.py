@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 
+from stepjax.envs.actions import Action, ActionKind
 from stepjax.envs.desktop.tasks.bundled.parts import (
     DONE,
     ENTER,
@@ -22,7 +23,8 @@ __all__ = ["TASKS"]
 
 _COLORS = ((200, 40, 40), (40, 160, 60), (40, 80, 200), (220, 180, 40))
 _WIDTH, _HEIGHT = 320, 200
-_EXPORT = keys("ctrl shift e")
+_PAUSE = Action(kind=ActionKind.WAIT, amount=1.5)
+_EXPORT = (keys("ctrl shift e"), _PAUSE)
 
 
 def _opened(rng: np.random.Generator) -> tuple[str, list[dict], list]:
@@ -60,7 +62,7 @@ def _export(rng: np.random.Generator) -> Draft:
         [half + 4, 4, _WIDTH - 4, _HEIGHT - 4, list(right)],
     ]
     result = {"type": "vm_file", "path": f"{HOME}/Desktop/{new}"}
-    save = (keys("ctrl a"), type_text(new), ENTER)
+    save = (keys("ctrl a"), type_text(new), ENTER, _PAUSE)
     return Draft(
         instruction=f'Export the picture as "{new}" (ctrl+shift+e).',
         config=steps,
@@ -71,8 +73,8 @@ def _export(rng: np.random.Generator) -> Draft:
             areas=areas,
             format={"jpg": "JPEG", "bmp": "BMP"}[kind],
         ),
-        oracle=(_EXPORT, *save, ENTER, DONE),
-        wrong=(_EXPORT, *save, keys("escape"), DONE),
+        oracle=(*_EXPORT, *save, ENTER, DONE),
+        wrong=(*_EXPORT, *save, keys("escape"), DONE),
     )
 
 
@@ -84,8 +86,8 @@ def _fill(rng: np.random.Generator) -> Draft:
     result = {"type": "vm_file", "path": f"{HOME}/Desktop/{new}"}
 
     def script(dark: bool) -> tuple:
-        save = (_EXPORT, keys("ctrl a"), type_text(new), ENTER, ENTER, DONE)
-        return (keys(key[dark]), *save)
+        name = (keys("ctrl a"), type_text(new), ENTER, _PAUSE)
+        return (keys(key[dark]), *_EXPORT, *name, ENTER, DONE)
 
     return Draft(
         instruction=(

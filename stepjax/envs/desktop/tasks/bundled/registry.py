@@ -22,6 +22,7 @@ from stepjax.envs.desktop.tasks.schema import TaskSpec, parse_task
 
 __all__ = [
     "FAST_TASKS",
+    "PROGRAMS",
     "TRAIN_TASKS",
     "UNSEEN_TASKS",
     "bundled_draft",
@@ -59,6 +60,13 @@ FAST_TASKS = tuple(
     if domain in ("terminal", "editor", "files", "settings")
 )
 """Tasks to train on whose application starts within a second."""
+
+PROGRAMS = {
+    "terminal": "xterm", "editor": "mousepad", "files": "pcmanfm",
+    "settings": "xfce4-settings-manager", "browser": "chromium", "calc": "soffice",
+    "writer": "soffice", "impress": "soffice", "gimp": "gimp", "player": "vlc",
+}  # fmt: skip
+"""Program that each application's tasks start."""
 
 _MAKERS: dict[str, Callable[[np.random.Generator], Draft]] = {
     **terminal.TASKS, **editor.TASKS, **files.TASKS, **settings.TASKS,
