@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from email.message import Message
 from typing import Any
 
 __all__ = ["Reply", "UnixHttp", "form_body"]
@@ -52,7 +53,7 @@ class _Connection(http.client.HTTPConnection):
 
     def limit(self) -> None:
         """Put the deadline on the socket, before something is written."""
-        if self.sock is not None:
+        if isinstance(self.sock, _Socket):
             self.sock.deadline = self.deadline
             self.sock.limit()
 
@@ -70,7 +71,7 @@ class Reply:
       body: The bytes.
     """
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes):
+    def __init__(self, status: int, headers: Message, body: bytes):
         self.status = status
         self.headers = headers
         self.body = body

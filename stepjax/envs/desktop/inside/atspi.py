@@ -8,7 +8,7 @@ when the time is up, whatever has been answered is what is known.
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from inside.wire import Connection
@@ -41,7 +41,7 @@ Arguments = tuple[str, tuple[Any, ...]]
 Ask = tuple[Ref, str, str, Arguments | None]
 """Object, interface (after `org.a11y.atspi.`), method, arguments or None."""
 
-Job = Generator[list[Ask], list[Any], None]
+Job = Generator[Sequence[Ask], list[Any], None]
 """Yields questions, gets their answers (None for each that failed)."""
 
 

@@ -88,9 +88,10 @@ class _Walk:
         if place.depth == 1:
             place = yield from self._window(ref, place)
         elif role in (_MENU_BAR, _ROOT_PANE):
-            place = yield from self._shifted(ref, role, place)
-            if place is None:
+            shifted = yield from self._shifted(ref, role, place)
+            if shifted is None:
                 return
+            place = shifted
         if role in ROLES:
             self._crew.spawn(self._describe(ref, role, bits, place))
         if role not in _LEAVES:

@@ -191,7 +191,8 @@ def _socket_path(address: str) -> str:
     """Path of a bus's socket out of its address."""
     for one in address.split(";"):
         kind, _, rest = one.partition(":")
-        pairs = dict(pair.partition("=")[::2] for pair in rest.split(","))
+        split = (pair.partition("=") for pair in rest.split(","))
+        pairs = {key: value for key, _, value in split}
         if kind == "unix" and "path" in pairs:
             return pairs["path"]
         if kind == "unix" and "abstract" in pairs:
