@@ -28,13 +28,10 @@ class NoDesktopError(RuntimeError):
 class SparePool:
     """Desktops for several environments at once; every method is safe in any thread.
 
-    Example:
-      A desktop for one episode::
+    Example::
 
         with SparePool(boot, spares=2, max_alive=6) as pool:
-            desktop = pool.take()
-            picture = desktop.client.view().image
-            pool.end(desktop)
+            picture = pool.take().client.view().image
     """
 
     def __init__(
@@ -67,11 +64,12 @@ class SparePool:
         Raises:
           ValueError: If a number is out of range.
         """
-        if boot_threads < 1 or max_failures < 1:
-            raise ValueError(
-                "boot_threads and max_failures must be >= 1, got "
-                f"{boot_threads} and {max_failures}."
-            )
+        for name, value in (
+            ("boot_threads", boot_threads),
+            ("max_failures", max_failures),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}.")
         self._boot = boot
         self._check_seconds, self._max_failures = check_seconds, max_failures
         self._close_timeout = close_timeout
@@ -112,8 +110,6 @@ class SparePool:
         """Desktops that exist, those booting and ending included."""
         with self._changed:
             return self._stock.num_alive
-
-    # For environments.
 
     def take(self, *, needs_root: bool = False, timeout: float = 60.0) -> Desktop:
         """A desktop nobody has used, ready or as soon as one has booted.
@@ -177,10 +173,7 @@ class SparePool:
             return self._stock.phases()
 
     def status_line(self) -> str:
-        """What the desktops are doing, in a few words for progress.
-
-        Such as "desktops: 1 booting, 3 acting, 1 evaluating; 2 replaced".
-        """
+        """For progress, such as "desktops: 1 booting, 3 acting; 2 replaced"."""
         parts = [f"{count} {phase.value}" for phase, count in self.phases().items()]
         line = f"desktops: {', '.join(parts) or 'none'}"
         replaced = self.counts.replaced
