@@ -60,6 +60,7 @@ def main() -> None:
     for part in ORDER:
         single = ROOT / "stepjax" / f"{part}.py"
         found = [single] if single.exists() else (ROOT / "stepjax" / part).rglob("*.py")
+        found = [path for path in found if "inside" not in path.parts]
         parts += [module_section(path) for path in sorted(found)]
     text = HEAD + "".join(parts)
     (ROOT / "docs" / "api.md").write_text(text, encoding="utf-8")

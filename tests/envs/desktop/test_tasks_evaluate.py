@@ -275,12 +275,12 @@ def test_damaged_documents_break_no_metric(place, byte, kind):
 
 
 def test_folders_windows_and_commands():
-    found = "d box\nf box/a.txt\nl b c\n"
+    found = "d box\0f box/a.txt\0l b\nf c\0"
     client = FakeFilesClient(
         titles=["box - Files", "Terminal"], outputs={"find": (0, found)}
     )
     folder = {"type": "vm_listing", "path": "/home/user"}
-    entries = {"box": "folder", "box/a.txt": "file", "b c": "other"}
+    entries = {"box": "folder", "box/a.txt": "file", "b\nf c": "other"}
     windows = {"type": "vm_windows"}
     cases = [
         (check("match_listing", {"entries": entries}, folder), 1),
@@ -296,7 +296,7 @@ def test_folders_windows_and_commands():
         told = {"type": "vm_command_line", "command": ["ls"]}
         evaluator = check("check_include_exclude", {"include": ["b"]}, told)
         assert evaluate(spec_of(evaluator), client, ended_by=None) == wanted
-    client.outputs["find"] = (0, "f a\n" * (getters.MAX_LISTED + 1))
+    client.outputs["find"] = (0, "f a\0" * (getters.MAX_LISTED + 1))
     evaluator = check("match_listing", {"entries": {"a": "file"}}, folder)
     assert evaluate(spec_of(evaluator), client, ended_by=None) == 0.0
 

@@ -40,19 +40,19 @@ def main() -> int:
     os.close(plan["info_fd"])
     os.close(plan["block_fd"])
     os.umask(0o022)
-    build_root(plan)
-    enter(plan["root"])
+    _build_root(plan)
+    _enter(plan["root"])
     socket.sethostname("vm")
-    raise_loopback()
-    install_filter(bytes.fromhex(plan["filter"]))
-    give_up_capabilities()
+    _raise_loopback()
+    _install_filter(bytes.fromhex(plan["filter"]))
+    _give_up_capabilities()
     child = os.fork()
     if child == 0:
-        become_user(plan)
-    return reap(child)
+        _become_user(plan)
+    return _reap(child)
 
 
-def mount(
+def _mount(
     source: str, target: str, kind: str = "", flags: int = 0, data: str = ""
 ) -> None:
     """Mount something, the target made if it is missing."""
@@ -68,65 +68,65 @@ def mount(
         raise OSError(code, f"mount {source} on {target}: {os.strerror(code)}")
 
 
-def bind(source: str, target: str, *, read_only: bool = False) -> None:
+def _bind(source: str, target: str, *, read_only: bool = False) -> None:
     """Show a file or folder at a second place."""
-    mount(source, target, flags=_BIND)
+    _mount(source, target, flags=_BIND)
     if read_only:
         flags = _BIND | _REMOUNT | _READ_ONLY | _NOSUID | _NODEV
-        mount(source, target, flags=flags)
+        _mount(source, target, flags=flags)
 
 
-def build_root(plan: dict) -> None:
+def _build_root(plan: dict) -> None:
     """Mount everything below the new root."""
     root, scratch = plan["root"], plan["scratch"]
     size = f"size={plan['scratch_mb']}m,nr_inodes=300k,mode=755"
-    mount("tmpfs", scratch, "tmpfs", _NODEV, size)
-    mount("tmpfs", root, "tmpfs", _NODEV, "size=16m,nr_inodes=10k,mode=755")
+    _mount("tmpfs", scratch, "tmpfs", _NODEV, size)
+    _mount("tmpfs", root, "tmpfs", _NODEV, "size=16m,nr_inodes=10k,mode=755")
     for name in ("root", "home", "opt", "srv", "mnt", "media", "sys"):
         os.mkdir(f"{root}/{name}", 0o700 if name == "root" else 0o755)
-    layer(scratch, "usr", "/usr", f"{root}/usr")
-    layer(scratch, "etc", plan["etc"], f"{root}/etc")
+    _layer(scratch, "usr", "/usr", f"{root}/usr")
+    _layer(scratch, "etc", plan["etc"], f"{root}/etc")
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         if os.path.islink(f"/{name}"):
             os.symlink(os.readlink(f"/{name}"), f"{root}/{name}")
         elif os.path.isdir(f"/{name}"):
-            layer(scratch, name, f"/{name}", f"{root}/{name}")
-    make_devices(root)
+            _layer(scratch, name, f"/{name}", f"{root}/{name}")
+    _make_devices(root)
     for place, megabytes in plan["tmpfs"].items():
         mode = 1777 if place in ("/tmp", "/dev/shm") else 755
         data = f"size={megabytes}m,nr_inodes=300k,mode={mode}"
-        mount("tmpfs", root + place, "tmpfs", _NOSUID | _NODEV, data)
+        _mount("tmpfs", root + place, "tmpfs", _NOSUID | _NODEV, data)
     for name in plan["var"]:
-        layer(scratch, name.replace("/", "-"), f"/var/{name}", f"{root}/var/{name}")
+        _layer(scratch, name.replace("/", "-"), f"/var/{name}", f"{root}/var/{name}")
     for name, mode in (("tmp", 0o1777), ("log", 0o755), ("lib/xkb", 0o755)):
         os.makedirs(f"{root}/var/{name}", exist_ok=True)
         os.chmod(f"{root}/var/{name}", mode)
     os.symlink("/run", f"{root}/var/run")
     for place, source in plan["binds"].items():
-        bind(source, root + place, read_only=True)
+        _bind(source, root + place, read_only=True)
     for place, source in plan["links"].items():
         os.symlink(source, root + place)
     os.makedirs(f"{root}/run/user/{_USER}", 0o700)
     for place in ("/home/user", f"/run/user/{_USER}"):
         os.chown(root + place, _USER, _USER)
-    mount_proc(root)
+    _mount_proc(root)
 
 
-def layer(scratch: str, name: str, lower: str, target: str) -> None:
+def _layer(scratch: str, name: str, lower: str, target: str) -> None:
     """A folder of the host that can be changed here without changing it there."""
     upper, work = f"{scratch}/{name}-upper", f"{scratch}/{name}-work"
     os.mkdir(upper, os.stat(lower).st_mode & 0o7777)
     os.mkdir(work)
     data = f"lowerdir={lower},upperdir={upper},workdir={work}"
-    mount("overlay", target, "overlay", _NODEV, data)
+    _mount("overlay", target, "overlay", _NODEV, data)
 
 
-def make_devices(root: str) -> None:
+def _make_devices(root: str) -> None:
     """A small /dev."""
-    mount("tmpfs", f"{root}/dev", "tmpfs", _NOSUID, "size=1m,nr_inodes=1k,mode=755")
+    _mount("tmpfs", f"{root}/dev", "tmpfs", _NOSUID, "size=1m,nr_inodes=1k,mode=755")
     for name in _DEVICES:
-        bind(f"/dev/{name}", f"{root}/dev/{name}")
-    mount(
+        _bind(f"/dev/{name}", f"{root}/dev/{name}")
+    _mount(
         "devpts", f"{root}/dev/pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=620"
     )
     os.symlink("pts/ptmx", f"{root}/dev/ptmx")
@@ -135,19 +135,19 @@ def make_devices(root: str) -> None:
     os.symlink("/proc/self/fd", f"{root}/dev/fd")
 
 
-def mount_proc(root: str) -> None:
+def _mount_proc(root: str) -> None:
     """A /proc of this namespace in which the kernel's switches cannot be touched."""
     proc = f"{root}/proc"
-    mount("proc", proc, "proc", _NOSUID | _NODEV | 8)
+    _mount("proc", proc, "proc", _NOSUID | _NODEV | 8)
     for name in _PROC_READ_ONLY:
         if os.path.exists(f"{proc}/{name}"):
-            bind(f"{proc}/{name}", f"{proc}/{name}", read_only=True)
+            _bind(f"{proc}/{name}", f"{proc}/{name}", read_only=True)
     for name in _PROC_HIDDEN:
         if os.path.exists(f"{proc}/{name}"):
-            bind("/dev/null", f"{proc}/{name}")
+            _bind("/dev/null", f"{proc}/{name}")
 
 
-def enter(root: str) -> None:
+def _enter(root: str) -> None:
     """Make `root` the root and let go of the old one."""
     os.chdir(root)
     number = {"x86_64": 155, "aarch64": 41}[os.uname().machine]
@@ -161,13 +161,13 @@ def enter(root: str) -> None:
     os.chdir("/")
 
 
-def raise_loopback() -> None:
+def _raise_loopback() -> None:
     """Start the namespace's own loopback device."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         fcntl.ioctl(one, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
 
 
-def install_filter(program: bytes) -> None:
+def _install_filter(program: bytes) -> None:
     """Refuse the system calls that the desktop must not make, from here on.
 
     Before capabilities go: with them, programs that become root, such as `sudo`, keep
@@ -179,7 +179,7 @@ def install_filter(program: bytes) -> None:
         raise OSError(ctypes.get_errno(), "installing the filter of system calls")
 
 
-def give_up_capabilities() -> None:
+def _give_up_capabilities() -> None:
     """Keep only what root in a container may do, for this and all later processes."""
     last = int(open("/proc/sys/kernel/cap_last_cap").read())
     for number in range(last + 1):
@@ -193,7 +193,7 @@ def give_up_capabilities() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
-def become_user(plan: dict) -> None:
+def _become_user(plan: dict) -> None:
     """Turn into the program inside."""
     os.setsid()
     os.setgroups([_USER, 27])
@@ -202,7 +202,7 @@ def become_user(plan: dict) -> None:
     os.execve(plan["command"][0], plan["command"], plan["variables"])
 
 
-def reap(child: int) -> int:
+def _reap(child: int) -> int:
     """Wait for all processes; the child's status once it has ended."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -47,9 +47,8 @@ def start_sandbox(
       SandboxError: If it cannot be started; nothing is left running then.
 
     Example:
-      >>> with start_sandbox(SandboxSpec()) as desktop:  # doctest: +SKIP
-      ...     desktop.alive()
-      True
+      with start_sandbox(SandboxSpec()) as desktop:
+          desktop.alive()
     """
     deadline = time.monotonic() + timeout
     if spec.needs_root and os.geteuid() != 0:

@@ -38,13 +38,13 @@ class EvaluationClient(Protocol):
         ...
 
 
-def get_rule(client: EvaluationClient, config: dict[str, Any]) -> Any:
+def _get_rule(client: EvaluationClient, config: dict[str, Any]) -> Any:
     """What the task itself says under `rules`."""
     del client
     return config["rules"]
 
 
-def get_vm_file(client: EvaluationClient, config: dict[str, Any]) -> bytes | None:
+def _get_vm_file(client: EvaluationClient, config: dict[str, Any]) -> bytes | None:
     """Content of the regular file at `path`."""
     path = config["path"]
     found = client.execute(["/usr/bin/stat", "-L", "-c", "%s %F", path])
@@ -56,7 +56,9 @@ def get_vm_file(client: EvaluationClient, config: dict[str, Any]) -> bytes | Non
     return client.read_file(path, max_bytes=2 * MAX_FILE_BYTES)
 
 
-def get_vm_command_line(client: EvaluationClient, config: dict[str, Any]) -> str | None:
+def _get_vm_command_line(
+    client: EvaluationClient, config: dict[str, Any]
+) -> str | None:
     """What `command` prints, None if it fails."""
     command = config["command"]
     if isinstance(command, str):
@@ -65,7 +67,7 @@ def get_vm_command_line(client: EvaluationClient, config: dict[str, Any]) -> str
     return None if finished.returncode else finished.output
 
 
-def get_vm_listing(
+def _get_vm_listing(
     client: EvaluationClient, config: dict[str, Any]
 ) -> dict[str, str] | None:
     """What lies below the folder `path`: "file" or "folder" by relative path.
@@ -74,12 +76,13 @@ def get_vm_listing(
     """
     command = [
         "/usr/bin/find", config["path"], "-mindepth", "1", "-maxdepth", str(_MAX_DEPTH),
-        "-name", ".*", "-prune", "-o", "-printf", "%y %P\\n",
+        "-name", ".*", "-prune", "-o", "-printf", "%y %P\\0",
     ]  # fmt: skip
     finished = client.execute(command, timeout=_COMMAND_SECONDS)
     if finished.returncode:
         return None
-    lines = finished.output.splitlines()
+    # A name may hold a line break; what ends an entry no name can hold.
+    lines = finished.output.split("\0")
     if len(lines) > MAX_LISTED:
         return None
     kinds = {"d": "folder", "f": "file"}
@@ -87,17 +90,17 @@ def get_vm_listing(
     return {path: kinds.get(kind, "other") for kind, _, path in entries if path}
 
 
-def get_vm_windows(client: EvaluationClient, config: dict[str, Any]) -> list[str]:
+def _get_vm_windows(client: EvaluationClient, config: dict[str, Any]) -> list[str]:
     """Titles of the open windows."""
     del config
     return list(client.windows())
 
 
 GETTERS: dict[str, Callable[[EvaluationClient, dict[str, Any]], Any]] = {
-    "rule": get_rule,
-    "vm_file": get_vm_file,
-    "vm_command_line": get_vm_command_line,
-    "vm_listing": get_vm_listing,
-    "vm_windows": get_vm_windows,
+    "rule": _get_rule,
+    "vm_file": _get_vm_file,
+    "vm_command_line": _get_vm_command_line,
+    "vm_listing": _get_vm_listing,
+    "vm_windows": _get_vm_windows,
 }
 """Getters by their name in a task."""

@@ -19,12 +19,12 @@ __all__ = ["METRICS", "Metric"]
 Metric = Callable[..., float]
 
 
-def exact_match(result: Any, rules: dict[str, Any]) -> float:
+def _exact_match(result: Any, rules: dict[str, Any]) -> float:
     """Same text as `expected`, but for white space around it."""
     return float(_text(result) == _text(rules["expected"]) and result is not None)
 
 
-def check_include_exclude(result: Any, rules: dict[str, Any]) -> float:
+def _check_include_exclude(result: Any, rules: dict[str, Any]) -> float:
     """A text that holds all of `include` and nothing of `exclude`."""
     if result is None:
         return 0.0
@@ -35,7 +35,7 @@ def check_include_exclude(result: Any, rules: dict[str, Any]) -> float:
     )
 
 
-def match_lines(result: Any, rules: dict[str, Any]) -> float:
+def _match_lines(result: Any, rules: dict[str, Any]) -> float:
     """A text file of just these `lines`; white space at line ends does not count."""
     if not isinstance(result, bytes):
         return 0.0
@@ -47,12 +47,12 @@ def match_lines(result: Any, rules: dict[str, Any]) -> float:
     return float(lines == [line.rstrip() for line in rules["lines"]])
 
 
-def match_listing(result: Any, rules: dict[str, Any]) -> float:
+def _match_listing(result: Any, rules: dict[str, Any]) -> float:
     """A folder that holds just `entries`: "file" or "folder" by relative path."""
     return float(isinstance(result, dict) and result == rules["entries"])
 
 
-def match_windows(result: Any, rules: dict[str, Any]) -> float:
+def _match_windows(result: Any, rules: dict[str, Any]) -> float:
     """Some window's title holds `include`, and none holds any of `exclude`."""
     if not isinstance(result, list):
         return 0.0
@@ -72,11 +72,11 @@ def _text(value: Any) -> str:
 
 
 METRICS: dict[str, Metric] = {
-    "exact_match": exact_match,
-    "check_include_exclude": check_include_exclude,
-    "match_lines": match_lines,
-    "match_listing": match_listing,
-    "match_windows": match_windows,
+    "exact_match": _exact_match,
+    "check_include_exclude": _check_include_exclude,
+    "match_lines": _match_lines,
+    "match_listing": _match_listing,
+    "match_windows": _match_windows,
     "match_cells": match_cells,
     "match_paragraphs": match_paragraphs,
     "match_slides": match_slides,
