@@ -362,8 +362,9 @@ def test_without_namespaces(possible, monkeypatch, tmp_path):
         "#!/bin/sh\necho bwrap: No permissions to create a new namespace >&2\nexit 1\n"
     )
     broken.chmod(0o755)
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to(tempfile.gettempdir()):
+            folder.chmod(folder.stat().st_mode | 0o055)
     monkeypatch.setattr(bubblewrap, "find_bubblewrap", lambda: str(broken))
     with pytest.raises(SandboxError, match="No permissions.*doctor.*explains"):
         start()
