@@ -50,8 +50,14 @@ def _entry_points() -> list[str]:
     ]
 
 
+def _long_ones_apart(path: Path):
+    """A whole training loop takes long; CI runs it, the default set does not."""
+    marks = [pytest.mark.slow] if path.name == "composing.md" else []
+    return pytest.param(path, marks=marks, id=_relative(path))
+
+
 @pytest.mark.parametrize(
-    "path", [path for path in DOCUMENTS if _blocks(path, "python")], ids=_relative
+    "path", [_long_ones_apart(path) for path in DOCUMENTS if _blocks(path, "python")]
 )
 def test_snippets_run(path, tmp_path, monkeypatch):
     """Blocks of a document run in order and share their names, as a reader's would."""

@@ -188,6 +188,7 @@ def test_rejects_impossible_sizes(sizes):
         make_screen_policy(**sizes)
 
 
+@pytest.mark.slow
 def test_learns_to_click_the_square_that_is_named():
     policy = jitted()
     shown, unseen = paint(1500, seed=0), paint(200, seed=1)

@@ -56,6 +56,7 @@ def _key(kind):
     return np.array([kind, 0, 0], np.int32)
 
 
+@pytest.mark.slow
 def test_nothing_and_the_ends_alone_solve_no_task(quiet, table, play):
     for kind in (ActionKind.WAIT, ActionKind.DONE):
         _, success, _ = play(quiet, tokens=_key(kind))

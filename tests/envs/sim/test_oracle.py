@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from stepjax.envs import sim
 from stepjax.envs.actions import ActionKind
@@ -76,6 +77,7 @@ def _demonstrations(pool, tasks, key):
     return jax.vmap(episode)(tasks, jax.random.split(key, tasks.task_id.shape[0]))
 
 
+@pytest.mark.slow
 def test_demonstrator_errs_as_expected(pool, table):
     run = jax.jit(_demonstrations)
     rates = np.mean(
