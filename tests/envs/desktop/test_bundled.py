@@ -53,7 +53,7 @@ def test_there_are_enough_tasks():
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_variation_is_sound(name):
-    for seed in range(10):
+    for seed in range(4):
         spec = bundled_task(name, seed)
         assert spec.id == name and spec.domain == TASKS[name]
         assert not unknown_parts(spec) and not spec.needs_root
@@ -74,12 +74,12 @@ def test_a_variation_is_sound(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_seeds_decide_and_nothing_else(name):
     same = [bundled_task(name, 7) for _ in range(2)]
-    documents = TASKS[name] in ("calc", "writer", "impress")  # they hold the time
+    documents = TASKS[name] in ("calc", "writer", "impress")  # hold the time
     assert documents or same[0].data == same[1].data
     assert same[0].instruction == same[1].instruction
     assert actions(oracle_script(name, 7)) == actions(oracle_script(name, 7))
     seen = collections.Counter(
-        str(bundled_task(name, seed).data["evaluator"]) for seed in range(12)
+        str(bundled_task(name, seed).data["evaluator"]) for seed in range(6)
     )
     if not same[0].infeasible and name not in ("player-play", "settings-mouse"):
         assert len(seen) > 2

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from stepjax.envs.desktop.tasks import files
 from stepjax.envs.desktop.tasks.files import load_task, load_tasks, task_files
-from stepjax.envs.desktop.tasks.schema import SETUP_TYPES, TaskSpec, parse_task
+from stepjax.envs.desktop.tasks.schema import TaskSpec, parse_task
+from stepjax.envs.desktop.tasks.setup_types import SETUP_TYPES
 
 TASK = {
     "id": "a-1",
@@ -158,13 +159,13 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=plain)
 def test_any_json_is_a_task_or_a_line(data):
     expect_task_or_line(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     keys=st.lists(st.sampled_from(sorted(TASK)), max_size=3),
     values=st.lists(plain, min_size=3, max_size=3),

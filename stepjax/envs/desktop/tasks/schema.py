@@ -5,41 +5,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from stepjax.envs.desktop.tasks.setup_types import SETUP_TYPES
+
 __all__ = [
-    "SETUP_TYPES",
     "Check",
     "Evaluator",
     "SetupStep",
     "TaskSpec",
     "parse_task",
 ]
-
-# Setup type -> required and optional parameters, each with the types it may have.
-_COMMAND = (str, list)
-_FLAG = (bool, str)
-_RUN = (
-    {"command": _COMMAND},
-    {"shell": _FLAG, "stdout": (str,), "stderr": (str,)},
-)
-_WINDOW = ({"window_name": (str,)}, {"strict": _FLAG, "by_class": _FLAG})
-SETUP_TYPES: dict[str, tuple[dict[str, tuple], dict[str, tuple]]] = {
-    "download": ({"files": (list,)}, {}),
-    "upload_file": ({"files": (list,)}, {}),
-    "launch": ({"command": _COMMAND}, {"shell": _FLAG}),
-    "open": ({"path": (str,)}, {}),
-    "execute": _RUN,
-    "command": _RUN,
-    "activate_window": _WINDOW,
-    "close_window": _WINDOW,
-    "sleep": ({"seconds": (int, float)}, {}),
-    "change_wallpaper": ({"path": (str,)}, {}),
-    "chrome_open_tabs": ({"urls_to_open": (list,)}, {}),
-    "chrome_close_tabs": ({"urls_to_close": (list,)}, {}),
-    "update_browse_history": ({"history": (list,)}, {}),
-    "googledrive": ({"operation": (list,), "args": (list,)}, {"settings_file": (str,)}),
-    "login": ({"platform": (str,)}, {"settings_file": (str,)}),
-}
-"""Setup steps that the format has; `setup.run_setup` says which of them run here."""
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
 _SUDO = re.compile(r"\bsudo\b")
@@ -50,7 +24,7 @@ class SetupStep:
     """One thing to do before the agent starts, or before the evaluation.
 
     Attributes:
-      type: A key of `SETUP_TYPES`.
+      type: A key of `setup_types.SETUP_TYPES`.
       parameters: Its parameters, of checked names and types.
     """
 

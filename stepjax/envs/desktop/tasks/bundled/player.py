@@ -20,7 +20,7 @@ from stepjax.envs.desktop.tasks.bundled.parts import (
 __all__ = ["TASKS"]
 
 _MUSIC = f"{HOME}/Music"
-_RATE, _SECONDS = 8000, 60
+_RATE, _SECONDS = 4000, 60
 _BUS = (
     "dbus-send", "--print-reply=literal", "--dest=org.mpris.MediaPlayer2.vlc",
     "/org/mpris/MediaPlayer2", "org.freedesktop.DBus.Properties.Get",
@@ -28,14 +28,14 @@ _BUS = (
 )  # fmt: skip
 
 
-def _tone(pitch: float) -> bytes:
+def _tone(pitch: int) -> bytes:
     """A quiet tone as a WAV file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setparams((1, 1, _RATE, 0, "NONE", ""))
-        time = np.arange(_RATE * _SECONDS) / _RATE
-        wavy = 128 + 20 * np.sin(2 * np.pi * pitch * time)
-        sound.writeframes(wavy.astype(np.uint8).tobytes())
+        time = np.arange(_RATE) / _RATE
+        second = 128 + 20 * np.sin(2 * np.pi * pitch * time)
+        sound.writeframes(second.astype(np.uint8).tobytes() * _SECONDS)
     return file.getvalue()
 
 
@@ -43,9 +43,7 @@ def _opened(rng: np.random.Generator, count: int, *more: str) -> tuple[list, lis
     """Names of some tones, and the setup steps that have them in the player."""
     names = draw_words(rng, count)
     paths = [f"{_MUSIC}/{name}.wav" for name in names]
-    pitches = 220 + 20 * np.arange(count)
-    tones = (_tone(float(pitch)) for pitch in pitches)
-    steps = [put(path, tone) for path, tone in zip(paths, tones, strict=True)]
+    steps = [put(path, _tone(220 + 20 * i)) for i, path in enumerate(paths)]
     start = launch("vlc", "--control", "dbus", "--start-paused", *more, *paths)
     return names, [*steps, start, window("VLC media player")]
 
