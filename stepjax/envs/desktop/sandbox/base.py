@@ -11,9 +11,11 @@ import threading
 
 from stepjax.envs.desktop.sandbox import home, leftovers
 from stepjax.envs.desktop.sandbox.running import Sandbox
+from stepjax.envs.desktop.sandbox.spec import SandboxError
 
 __all__ = ["Base", "current_base"]
 
+_ENDING = "No desktop can be started any more: this process is ending."
 _TICK_SECONDS = 0.5
 # With less than this share of the machine's memory left, the largest desktop goes.
 _MEMORY_RESERVE = 0.03
@@ -55,6 +57,8 @@ class Base:
         """Read-only files for a desktop, copied at the first call."""
         key = (inside, golden)
         with self._lock:
+            if self._stop.is_set():
+                raise SandboxError(_ENDING)
             if key not in self._stages:
                 folder = self.folder / f"stage-{len(self._stages)}"
                 home.make_stage(folder, inside, golden)
@@ -67,11 +71,14 @@ class Base:
 
     def spawn(self, command: list[str], fds: list[int], errors: int):
         """Start a program in a session of its own, which ends with this process."""
-        start = self._starter.submit(
-            subprocess.Popen, command, pass_fds=fds, start_new_session=True, cwd="/",
-            stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
-            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-        )  # fmt: skip
+        try:
+            start = self._starter.submit(
+                subprocess.Popen, command, pass_fds=fds, start_new_session=True,
+                cwd="/", stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise SandboxError(_ENDING) from error
         return start.result()
 
     def add(self, sandbox: Sandbox) -> None:
@@ -86,7 +93,8 @@ class Base:
 
     def close(self) -> None:
         """End everything; at exit."""
-        self._stop.set()
+        with self._lock:  # not while a stage is being made
+            self._stop.set()
         for sandbox in list(self._sandboxes):
             sandbox.close()
         self._starter.shutdown(wait=False)

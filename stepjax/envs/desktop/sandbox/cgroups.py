@@ -94,7 +94,7 @@ def remove_groups(folders: list[str]) -> None:
         folder = pathlib.Path(text)
         if not folder.name.startswith(_PREFIX) or ".." in folder.parts:
             continue
-        for _ in range(50):  # its last processes take a moment to be gone
+        for _ in range(250):  # its last processes take a moment to be gone
             try:
                 folder.rmdir()
             except FileNotFoundError:

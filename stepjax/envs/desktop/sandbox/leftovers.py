@@ -80,7 +80,11 @@ class OwnFolder:
 
     def remove(self) -> None:
         """Remove it with all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        for _ in range(20):  # a thread may be starting a desktop in it
+            shutil.rmtree(self.path, ignore_errors=True)
+            if not self.path.exists():
+                break
+            time.sleep(0.02)
         os.close(self._lock)
 
     def forget(self) -> None:

@@ -18,6 +18,7 @@ __all__ = ["Sandbox", "one_line"]
 
 _MAX_FILES = 300_000  # each also takes about 1 kB of the kernel's memory
 _LAST_WORDS = 4000
+_END_SECONDS = 30.0  # a moment, but for machines with far too much to do
 
 
 def one_line(text: str, length: int = 300) -> str:
@@ -126,11 +127,11 @@ class Sandbox:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self._init, signal.SIGKILL)
                 # The first process of a namespace is only gone after all others.
-                _wait_readable(self._init, 10.0)
+                _wait_readable(self._init, _END_SECONDS)
             if self._process.poll() is None:
                 self._process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(10.0)
+                self._process.wait(_END_SECONDS)
             if self._view is not None:
                 self._view.close()
                 self._view = None
