@@ -4,7 +4,13 @@ import math
 import time
 from typing import Any
 
-from inside.keyboard import Keyboard, KeyboardError, character_keysym, keysym_of
+from inside.keyboard import (
+    LENT_AT_ONCE,
+    Keyboard,
+    KeyboardError,
+    character_keysym,
+    keysym_of,
+)
 from inside.operations import OperationError
 from inside.ping import pinged
 from Xlib import X  # pyright: ignore[reportMissingModuleSource]
@@ -20,6 +26,7 @@ _MOST_STEPS = 24
 _DRAG_PAUSE = 0.01
 _PING_SECONDS = 2.0
 _NOTICE = 0.5
+_PART = LENT_AT_ONCE - 8  # characters; shift may need a key too
 
 
 class Input:
@@ -100,8 +107,7 @@ class Input:
                 self._button(one["button"], True)
                 self._button(one["button"], False)
         elif kind == "key":
-            self._prepare(keysyms)
-            self._key(self._keyboard.key(keysyms[0])[0], one["down"])
+            self._hold(keysyms[0], one["down"])
         elif kind == "press":
             self._press(keysyms)
         elif kind == "type":
@@ -160,6 +166,13 @@ class Input:
         else:
             self._held_keys.discard(code)
 
+    def _hold(self, keysym: int, down: bool) -> None:
+        self._prepare([keysym])
+        code, shifted = self._keyboard.key(keysym)
+        codes = [self._shift(), code] if shifted else [code]
+        for one in codes if down else reversed(codes):
+            self._key(one, down)
+
     def _prepare(self, keysyms: list[int]) -> None:
         self._keyboard.prepare(keysyms, self._quiet)
 
@@ -185,11 +198,10 @@ class Input:
         self._display.flush()
 
     def _type(self, keysyms: list[int], deadline: float) -> None:
-        part = max(1, min(64, self._keyboard.lendable))
-        for start in range(0, len(keysyms), part):
+        for start in range(0, len(keysyms), _PART):
             if time.monotonic() > deadline:
                 raise OperationError("typing took too long")
-            some = keysyms[start : start + part]
+            some = keysyms[start : start + _PART]
             self._prepare(some)
             for keysym in some:
                 code, shifted = self._keyboard.key(keysym)

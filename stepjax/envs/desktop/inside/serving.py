@@ -22,6 +22,7 @@ VERSION = "1"
 """Of the routes; the host's client refuses another."""
 
 _MAX_BODY = 256 << 20
+_MAX_UNWANTED = 1 << 20
 _MAX_STUCK = 64
 _IDLE = 600.0
 
@@ -194,7 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
             kind = self.headers.get("Content-Type", "")
             answer = self.server.answer(route, body, kind)
         else:
-            self.close_connection = True  # its body has not been read
+            self._throw_body_away()
+            self.close_connection = True
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(sum(map(len, answer.body))))
@@ -205,6 +207,12 @@ class _Handler(BaseHTTPRequestHandler):
         for part in answer.body:
             self.wfile.write(part)
         self.wfile.flush()
+
+    def _throw_body_away(self) -> None:
+        """Read a body that is not wanted: who is still sending hears no answer."""
+        length = self.headers.get("Content-Length", "0")
+        if length.isdecimal() and int(length) <= _MAX_UNWANTED:
+            self.rfile.read(int(length))
 
     def _refusal(self) -> Answer | None:
         """Why a request is not even read, or None."""
