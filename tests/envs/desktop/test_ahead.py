@@ -12,7 +12,7 @@ from stepjax.envs.desktop.table import file_tasks
 from stepjax.envs.pool import EnvironmentPool
 from tests.envs.desktop import fake_desktops as fake
 from tests.envs.desktop.fake_desktops import FakeDesktops, FakeJob, spec_of, wait_for
-from tests.envs.desktop.test_environment import DEADLINES, right
+from tests.envs.desktop.fake_world import DEADLINES, DONE, TYPE
 
 NAMES = [f"fake/{name}" for name in "abcdef"]
 EAGER = DesktopSettings(settle_ms=0, quiet_seconds=0.0)
@@ -223,7 +223,9 @@ def test_a_run_with_expectations_and_faults(make_fleet, seed):
         report=lambda line: None,
     ) as pool:  # fmt: skip
         results = pool.run(
-            [(task(name), n) for name, n in episodes], right, max_steps=3
+            [(task(name), n) for name, n in episodes],
+            lambda ready: [DONE if one.step else TYPE for one in ready],
+            max_steps=3,
         )
     assert [one.reward for one in results] == [1.0] * 40
     assert desktops.most_alive <= 7
