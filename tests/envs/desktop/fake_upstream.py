@@ -53,7 +53,9 @@ class DesktopEnv:
         path = self.manager.get_vm_path(os_type="Ubuntu")
         self.address = self.provider.get_ip_address(path).split(":")
         server = "http://127.0.0.1:" + self.address[1] if len(self.address) > 1 else ""
-        self.controller = types.SimpleNamespace(http_server=server, retry_interval=5)
+        self.controller = types.SimpleNamespace(
+            http_server=server, retry_interval=5, get_accessibility_tree=lambda: None
+        )
         self.setup_controller = SetupController()
         self.cache_dir_base = cache_dir
         self.action_history = []
@@ -110,6 +112,7 @@ BEHAVIORS = {
     "infeasible": lambda env: float(env.action_history[-1] == "FAIL"),
     "asset": lambda env: float(open(
         os.path.join(env.cache_dir, env.options["name"])).read() == "gold"),
+    "tree": lambda env: env.controller.get_accessibility_tree() and 1,
     "steps": lambda env: len(STEPS) / 10,
     "retry": lambda env: env.controller.retry_interval,
     "server": lambda env: float(env._get("/file") == b"content"),

@@ -154,6 +154,11 @@ def test_dead_desktop_is_a_fault_and_not_a_zero(evaluators, address):
         evaluators.judge(make_task("down"), address)
 
 
+def test_no_accessibility_tree_is_a_fault(evaluators, address):
+    with pytest.raises(UpstreamError, match="gave no accessibility tree"):
+        evaluators.judge(make_task("tree"), address)
+
+
 def test_no_desktop_at_all(evaluators, tmp_path):
     nowhere = SocketAddress(socket=tmp_path / "nothing.sock", token=TOKEN)
     with pytest.raises(UpstreamError):

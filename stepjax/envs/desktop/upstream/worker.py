@@ -204,6 +204,9 @@ class _Upstream:
                 client_password=request["password"],
             )
             env.controller.retry_interval = 0.5  # a local socket: no need to wait 5 s
+            env.controller.get_accessibility_tree = _whole(
+                env.controller.get_accessibility_tree
+            )
             if request["pause"]:
                 self._pace(env, request["id"])
             return use(env)
@@ -252,6 +255,18 @@ class _Upstream:
         if self._vm is not None:
             self._vm.close()
             self._vm = None
+
+
+def _whole(read_tree: typing.Callable) -> typing.Callable:
+    """A reader of the accessibility tree for which none is a fault, not a zero."""
+
+    def read() -> str:
+        tree = read_tree()
+        if tree is None:
+            raise _Fault("the desktop gave no accessibility tree")
+        return tree
+
+    return read
 
 
 def _picture(observation: dict) -> dict:
