@@ -98,7 +98,7 @@ class Evaluators:
         cache: Path | None = None,
         screen: tuple[int, int] = (1920, 1080),
         workers: int = 1,
-        start_timeout: float = 180.0,
+        start_timeout: float = 300.0,
         password: str = "password",
         command: Command | None = None,
     ):
