@@ -29,6 +29,7 @@ from stepjax.envs.screen_actions import (
     SCREEN_KINDS,
 )
 from stepjax.envs.words import WORD_BUCKETS
+from stepjax.models.pixels import as_floats, cell_of, pixels_around
 from stepjax.models.policy import (
     MASKED,
     Attend,
@@ -79,7 +80,7 @@ class _Reader(nn.Module):
             nn.Embed(_PAST_KINDS + 1, self.width, embedding_init=_UNIT)(
                 jnp.clip(prompt.history_kind, -1, _PAST_KINDS - 1) + 1
             )
-            + places[_cell_of(prompt.history_place)] * aimed[..., None]
+            + places[cell_of(prompt.history_place)] * aimed[..., None]
             + embed(prompt.history_word) * typed[..., None]
             + self.param(
                 "past_position", _UNIT, (prompt.history_kind.shape[-1], self.width)
@@ -98,57 +99,16 @@ class _Reader(nn.Module):
         half = self.width // 2
         rows, columns = 2 * COARSE_ROWS, 2 * COARSE_COLUMNS
         size, height, width, _ = screenshot.shape
-        blocks = _as_floats(screenshot).reshape(
+        blocks = as_floats(screenshot).reshape(
             size, rows, height // rows, columns, width // columns, 3
         )
         patches = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(size, rows, columns, -1)
         seen = nn.relu(nn.Dense(half, name="patch")(patches))
-        around = nn.Dense(half, name="around")(_neighborhoods(seen))
+        around = nn.Conv(half, (3, 3), name="around")(seen)
         seen = seen + nn.relu(around)
         quads = seen.reshape(size, COARSE_ROWS, 2, COARSE_COLUMNS, 2, half)
         quads = quads.transpose(0, 1, 3, 2, 4, 5).reshape(size, _CELLS, -1)
         return nn.Dense(self.width, name="cell")(quads)
-
-
-def _as_floats(screenshot: jax.Array) -> jax.Array:
-    return screenshot.astype(jnp.float32) / 127.5 - 1.0
-
-
-def _neighborhoods(image: jax.Array) -> jax.Array:
-    """[S, rows, columns, 9 C]: every entry beside the eight around it.
-
-    A convolution as a matrix product: its gradient is several times faster on CPUs.
-    """
-    rows, columns = image.shape[1:3]
-    padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    shifts = [
-        padded[:, down : down + rows, right : right + columns]
-        for down in range(3)
-        for right in range(3)
-    ]
-    return jnp.concatenate(shifts, axis=-1)
-
-
-def _cell_of(place: jax.Array) -> jax.Array:
-    """Coarse cell of a place given in shares of the screen; the nearest if outside."""
-    column = jnp.clip(place[..., 0] * COARSE_COLUMNS, 0, COARSE_COLUMNS - 1)
-    row = jnp.clip(place[..., 1] * COARSE_ROWS, 0, COARSE_ROWS - 1)
-    return row.astype(jnp.int32) * COARSE_COLUMNS + column.astype(jnp.int32)
-
-
-def _around(screenshot: jax.Array, cell: jax.Array) -> jax.Array:
-    """[S, pixels] of a coarse cell and half a cell on each side; black off screen."""
-    tall = screenshot.shape[1] // COARSE_ROWS
-    wide = screenshot.shape[2] // COARSE_COLUMNS
-    margin = ((tall // 2, tall - tall // 2), (wide // 2, wide - wide // 2), (0, 0))
-
-    def crop(image: jax.Array, at: jax.Array) -> jax.Array:
-        corner = (at // COARSE_COLUMNS * tall, at % COARSE_COLUMNS * wide, 0)
-        shape = (2 * tall, 2 * wide, 3)
-        return jax.lax.dynamic_slice(jnp.pad(image, margin), corner, shape)
-
-    cropped = jax.vmap(crop)(screenshot, cell)
-    return _as_floats(cropped).reshape(len(cropped), -1)
 
 
 class _ScreenNet(nn.Module):
@@ -197,7 +157,7 @@ class _ScreenNet(nn.Module):
         """[S, fine cells] logits of the fine cell inside a coarse one."""
         entry = prompt.words.shape[1] + cell
         chosen = jnp.take_along_axis(memory, entry[:, None, None], axis=1)[:, 0]
-        seen = nn.relu(self.fine_look(_around(prompt.screenshot, cell)))
+        seen = nn.relu(self.fine_look(pixels_around(prompt.screenshot, cell)))
         known = [query + self.kind_embed(kind), chosen, seen]
         hidden = nn.relu(self.fine_hidden(jnp.concatenate(known, axis=-1)))
         return self.fine_head(hidden)

@@ -2,12 +2,13 @@
 
 import functools
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.backends import empty_prompt, make_policy
+from experiments.backends import empty_prompt, make_policy, open_backend
 from experiments.config import (
     AlgoConfig,
     EnvConfig,
@@ -92,6 +93,7 @@ def test_the_backend_chooses_the_policy():
     assert empty_prompt(ExperimentConfig()).widget_mask.shape == (32,)
 
 
+@pytest.mark.slow
 def test_a_run_from_warm_start_to_report(monkeypatch, tmp_path):
     fleet = Fleet()
     open_it = functools.partial(open_desk, fleet=fleet)
@@ -113,6 +115,7 @@ def test_a_run_from_warm_start_to_report(monkeypatch, tmp_path):
     assert list((tmp_path / "cache").glob("warm_start_*.npz"))
 
 
+@pytest.mark.slow
 def test_another_view_is_another_warm_start(tmp_path):
     config = tiny_config(tmp_path)
     for view in (32, 64):
@@ -202,3 +205,142 @@ def test_step_learns_on_pixels(tmp_path):
     success = [row["eval/train_success"] for row in (first, last)]
     assert success[1] > success[0] + 0.15 and success[1] > 0.7, success
     assert np.isfinite(last["update/loss"])
+
+
+# --- Opening them ---------------------------------------------------------------------
+
+
+TASK = {"id": "a", "instruction": "Do it.", "evaluator": {"func": "infeasible"}}
+
+
+def task_folder(tmp_path):
+    """A folder of one task, as users have it."""
+    place = tmp_path / "tasks" / "examples" / "os"
+    place.mkdir(parents=True)
+    (place / "a.json").write_text(json.dumps(TASK))
+    return tmp_path / "tasks"
+
+
+def open_it(**env):
+    config = ExperimentConfig(env=EnvConfig(**env), policy=PolicyConfig(width=8))
+    policy = make_policy(config.policy, config.env.backend)
+    return open_backend(config, policy)
+
+
+@pytest.mark.parametrize(
+    "env, text",
+    [
+        ({}, "env.tasks is needed with the vm backend: the folder"),
+        ({"tasks": "nowhere"}, "no folder nowhere/examples"),
+        ({"url": "http://a:5000", "num_envs": 2}, r"env.num_envs must be 1 .* got 2"),
+        ({"url": "https://a/b", "tasks": "own"}, "url must be like http://host:5000"),
+        ({"provider": "dokcer", "tasks": "own"}, "docker, .* got 'dokcer'"),
+    ],
+)
+def test_machines_that_cannot_be_opened_are_one_line(tmp_path, env, text):
+    if env.get("tasks") == "own":
+        env = {**env, "tasks": task_folder(tmp_path)}
+    env = {name: Path(env[name]) if name == "tasks" else env[name] for name in env}
+    with pytest.raises(UsageError, match=text) as error:
+        open_it(backend="vm", **env)
+    assert "\n" not in str(error.value)
+
+
+class FakeFleet(Fleet):
+    """Stands in for the desktops; remembers how it was made."""
+
+    made = None
+    trouble = None
+
+    def __init__(self, tasks, **options):
+        super().__init__()
+        self.tasks, self.options = tasks, options
+        FakeFleet.made = self
+
+    def wait_ready(self, timeout):
+        if self.trouble is not None:
+            raise self.trouble
+
+
+@pytest.fixture
+def fake_fleet(monkeypatch):
+    monkeypatch.setattr("stepjax.envs.desktop.DesktopFleet", FakeFleet)
+    monkeypatch.setattr(FakeFleet, "trouble", None)
+    return FakeFleet
+
+
+def test_bundled_tasks_are_trained_on_and_demonstrated(fake_fleet):
+    backend = open_it(backend="desktop", num_envs=3, screen_width=1024)
+    options = fake_fleet.made.options
+    assert options["num_envs"] == 3 and options["sandbox"].width == 1024
+    assert options["settings"].image_size == (512, 400)
+    assert backend.name == "desktop" and len(backend.tasks.train_ids) >= 16
+    np.testing.assert_array_equal(backend._practice_ids, backend.tasks.train_ids)
+    smaller = open_it(backend="desktop", num_envs=3)
+    assert smaller.fingerprint() != backend.fingerprint()
+    backend.close()
+    smaller.close()
+    assert fake_fleet.made.closed
+
+
+def test_desktops_that_do_not_boot_are_one_line(fake_fleet, monkeypatch):
+    from stepjax.envs.desktop import NoDesktopError
+
+    trouble = NoDesktopError("no desktop boots: no\nuser namespaces")
+    monkeypatch.setattr(fake_fleet, "trouble", trouble)
+    with pytest.raises(UsageError, match="no user namespaces; .* doctor") as error:
+        open_it(backend="desktop")
+    assert "\n" not in str(error.value) and fake_fleet.made.closed
+
+
+def test_own_tasks_are_trained_on_and_bundled_ones_demonstrated(
+    fake_fleet, monkeypatch, tmp_path
+):
+    calls = []
+
+    class FakeEvaluators:
+        def __init__(self, **options):
+            calls.append(("made", options["cache"]))
+
+        def setup(self, spec, client):
+            calls.append(("setup", spec.name))
+
+        def evaluate(self, spec, client, *, ended_by):
+            calls.append(("evaluate", spec.name, ended_by))
+            return 0.5
+
+        def close(self):
+            calls.append(("closed",))
+
+    def own(what):
+        return lambda spec, client, **more: (
+            calls.append((what, spec.name, *more)) or 1.0
+        )
+
+    monkeypatch.setattr("stepjax.envs.desktop.upstream.Evaluators", FakeEvaluators)
+    monkeypatch.setattr("stepjax.envs.desktop.tasks.setup.run_setup", own("own setup"))
+    monkeypatch.setattr("stepjax.envs.desktop.tasks.evaluate.evaluate", own("own"))
+    folder = task_folder(tmp_path)
+    backend = open_it(backend="desktop", tasks=folder, cache=tmp_path / "cache")
+    table, fleet = backend.tasks, fake_fleet.made
+    assert [table.names[at] for at in table.train_ids] == ["os/a"]
+    assert not len(table.unseen_ids) and table.infeasible[0]
+    assert table.instruction(0, 5) == "Do it."
+    practice = [table.names[at] for at in backend._practice_ids]
+    assert "os/a" not in practice and len(practice) >= 16
+    at = int(backend._practice_ids[0])
+    assert table.instruction(at, 3) == fleet.tasks.load(practice[0], 3).instruction
+    theirs, bundled = fleet.tasks.load("os/a", 0), fleet.tasks.load(practice[0], 3)
+    options = fleet.options
+    for spec in (theirs, bundled):
+        options["setup"](spec, None)
+        options["evaluate"](spec, None, ended_by=None)
+    backend.close()
+    assert calls == [
+        ("made", tmp_path / "cache"),
+        ("setup", "os/a"),
+        ("evaluate", "os/a", None),
+        ("own setup", bundled.name),
+        ("own", bundled.name, "ended_by"),
+        ("closed",),
+    ]
