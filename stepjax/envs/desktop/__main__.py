@@ -67,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.add_argument("--port", type=int, default=0, help="for --vnc; 0 for any")
     show.set_defaults(run=_show)
+    from stepjax.envs.desktop.upstream.validate import (
+        add_validate_arguments,
+        validate_command,
+    )
+
+    check = commands.add_parser("validate", help="say which OSWorld tasks can run here")
+    add_validate_arguments(check)
+    check.set_defaults(run=validate_command)
     return parser
 
 

@@ -50,6 +50,10 @@ class DesktopClient:
       token: What the server asks for.
       timeout: Most seconds of a call, unless it says otherwise.
 
+    Attributes:
+      socket: Path of the server's Unix socket.
+      token: What the server asks for.
+
     Raises:
       DesktopError: From every method, if it fails.
 
@@ -62,6 +66,7 @@ class DesktopClient:
     def __init__(self, socket: Path | str, token: str, *, timeout: float = 20.0):
         if timeout <= 0:
             raise ValueError(f"timeout must be > 0 seconds, got {timeout}.")
+        self.socket, self.token = Path(socket), token
         self._timeout = timeout
         self._http = UnixHttp(str(socket), {"Authorization": f"Bearer {token}"})
 
