@@ -24,6 +24,7 @@ _MAX_SETTLE = 5000
 _MAX_PIXELS = 64 << 20
 _WIDGET_SECONDS = 0.3
 _TREE_SECONDS = 20.0
+_TERMINAL_SECONDS = 5.0
 
 
 class Acting:
@@ -54,8 +55,8 @@ class Acting:
             ("GET", "/windows"): Route(self.list_windows, 5.0),
             ("POST", "/setup/activate_window"): Route(self.activate_window, 5.0),
             ("POST", "/setup/close_window"): Route(self.close_window, 5.0),
-            ("GET", "/accessibility"): Route(self.accessibility, _TREE_SECONDS + 5),
-            ("GET", "/terminal"): Route(self.terminal, 10.0),
+            ("GET", "/accessibility"): Route(self.accessibility, _TREE_SECONDS + 15),
+            ("GET", "/terminal"): Route(self.terminal, 20.0),
             ("GET", "/platform"): Route(self.platform, 5.0),
         }
 
@@ -196,7 +197,7 @@ class Acting:
 
     def terminal(self, request: Request) -> Answer:
         """Text of the terminal that has the focus, or null."""
-        answer = self._reader.terminal(request.left() - 2.0)
+        answer = self._reader.terminal(_TERMINAL_SECONDS)
         return json_answer({"output": answer["text"], "status": "success"})
 
     def platform(self, request: Request) -> Answer:

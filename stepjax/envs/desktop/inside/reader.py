@@ -26,6 +26,7 @@ def main() -> None:
             answer = read_terminal(connection, seconds=seconds)
         else:
             answer = {}
+        answer["number"] = question["number"]
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
         sys.stdout.buffer.flush()
 

@@ -12,6 +12,8 @@ from typing import Any
 __all__ = ["Pending", "Reader"]
 
 _MARGIN = 0.25
+_MARGIN_OF_MUCH = 10.0
+_PATIENCE = 5.0
 _MOST_WIDGETS = 400
 _MOST_BYTES = 64 << 20
 _START_SECONDS = 10.0
@@ -47,6 +49,9 @@ class Reader:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._fresh = True
+        self._half = bytearray()
+        self._number = 0
+        self._owed: float | None = None  # since when an answer is due
 
     def warm_up(self) -> None:
         """Start the process before it is needed; returns at once."""
@@ -94,37 +99,66 @@ class Reader:
         return self._must({"kind": "terminal"}, seconds)
 
     def _must(self, question: dict[str, Any], seconds: float) -> dict[str, Any]:
-        answer = self._ask(question, seconds)
+        answer = self._ask(question, seconds, _MARGIN_OF_MUCH)
         if answer is None:
             raise TimeoutError("the widgets could not be read in time")
         return answer
 
-    def _ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any] | None:
-        """The process's answer, or None if it had to be given up."""
-        began = time.monotonic()
-        with self._lock:
+    def _ask(
+        self, question: dict[str, Any], seconds: float, margin: float = _MARGIN
+    ) -> dict[str, Any] | None:
+        """The process's answer, or None if it does not come in time."""
+        end = time.monotonic() + seconds + margin
+        if not self._lock.acquire(timeout=seconds + margin):
+            return None
+        try:
             process = self._running()
-            wait = seconds + _MARGIN
             if self._fresh:
-                wait += _START_SECONDS
-            # Waiting for another reading is part of this one's time.
-            end = max(began + wait, time.monotonic() + 0.1)
-            question = {**question, "seconds": seconds}
-            try:
-                process.stdin.write(json.dumps(question).encode() + b"\n")
-                process.stdin.flush()
-                answer = json.loads(_line(process.stdout, end))
-                self._fresh = False
-            except (OSError, ValueError, TimeoutError):
-                process.kill()
-                process.wait()
-                self._process = None
-                return None
-            return answer
+                end += _START_SECONDS
+            self._number += 1
+            self._owed = self._owed or time.monotonic()
+            question = {**question, "seconds": seconds, "number": self._number}
+            process.stdin.write(json.dumps(question).encode() + b"\n")
+            while True:
+                answer = json.loads(self._line(process.stdout, end))
+                self._fresh, self._owed = False, None
+                if answer["number"] == self._number:
+                    return answer
+        except TimeoutError:
+            # A busy machine's late answer is thrown away next time; a process that
+            # has hung is replaced.
+            if time.monotonic() - (self._owed or end) > _PATIENCE + seconds:
+                self._end()
+            return None
+        except (OSError, ValueError, KeyError):
+            self._end()
+            return None
+        finally:
+            self._lock.release()
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _line(self, pipe: Any, end: float) -> bytes:
+        """A line from the process, by a time; half a line is kept for the next call."""
+        while b"\n" not in self._half:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+                raise TimeoutError
+            part = pipe.read(1 << 20)
+            self._half += part
+            if not part or len(self._half) > _MOST_BYTES:
+                raise ValueError("the reading process has ended")
+        line, _, rest = bytes(self._half).partition(b"\n")
+        self._half = bytearray(rest)
+        return line
 
     def _running(self) -> Any:
         if self._process is None or self._process.poll() is not None:
-            self._fresh = True
+            self._fresh, self._half, self._owed = True, bytearray(), None
             self._process = subprocess.Popen(
                 [sys.executable, "-s", "-m", "inside.reader"],
                 stdin=subprocess.PIPE,
@@ -136,20 +170,3 @@ class Reader:
                 bufsize=0,
             )
         return self._process
-
-
-def _line(pipe: Any, end: float) -> bytes:
-    """A line from a pipe, by a time."""
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        left = end - time.monotonic()
-        if left <= 0 or not select.select([pipe], [], [], left)[0]:
-            raise TimeoutError
-        part = pipe.read(1 << 20)
-        parts.append(part)
-        size += len(part)
-        if not part or size > _MOST_BYTES:
-            raise ValueError("no line")
-        if part.endswith(b"\n"):
-            return b"".join(parts)

@@ -47,7 +47,7 @@ class _Place:
     Attributes:
       parent: The object above, if it is not an application.
       depth: 0 for an application, 1 for its windows.
-      window: Number of its window.
+      window: Number of its window, -1 where that is not known.
       shift: How much further right and down things are than they say.
     """
 
@@ -138,6 +138,9 @@ class _Walk:
                 return
         parent = ref if place.depth > 0 else None
         below = dataclasses.replace(place, parent=parent, depth=place.depth + 1)
+        if role in _MENUS:
+            # What pops up lies over its window, in one that accessibility hides.
+            below = dataclasses.replace(below, window=-1)
         for child in children:
             self._crew.spawn(self.visit(child, below))
 
@@ -163,7 +166,7 @@ class _Walk:
         self.found.append(
             {
                 "role": ROLES[role],
-                "name": str(name or "")[:_MAX_TEXT],
+                "name": str(name or "").strip()[:_MAX_TEXT],
                 "value": text[:_MAX_TEXT],
                 "box": box,
                 "states": [one for one in _REPORTED if bits & _BITS[one]],
