@@ -82,13 +82,13 @@ def _title(rng: np.random.Generator) -> Draft:
     path, steps, titles = _opened(rng)
     # One word: the first of several would be given a capital letter.
     word = next(word for word in draw_words(rng, 4) if word not in titles)
-    rest = (type_text(word), keys("escape"), _SAVE, DONE)
+    change = (double(*_TITLE), keys("ctrl a"), type_text(word), keys("escape"))
     return Draft(
         instruction=f'Change the title of the first slide to "{word}" and save.',
         config=steps,
         evaluator=_holds(path, [word, *titles[1:]]),
-        oracle=(double(*_TITLE), keys("ctrl a"), *rest),
-        wrong=(double(*_TITLE), *rest),
+        oracle=(*change, _SAVE, DONE),
+        wrong=(*change, DONE),
     )
 
 

@@ -30,6 +30,13 @@ _ASSISTANCE = (
     ("Use bounce keys", "Keyboard", "/BounceKeys", (485, 594)),
     ("Use mouse emulation", "Mouse", "/MouseKeys", (485, 241)),
 )
+_APPEARANCE = (
+    ("Show images on buttons", "/Gtk/ButtonImages", (485, 231)),
+    ("Show images in menus", "/Gtk/MenuImages", (485, 259)),
+    ("Enable editable accelerators", "/Gtk/CanChangeAccels", (485, 287)),
+    ("Enable event sounds", "/Net/EnableEventSounds", (485, 378)),
+)
+_WORDS = {True: "on", False: "off"}
 _PANELS = {
     "Appearance": (425, 255), "Display": (595, 333), "Keyboard": (785, 333),
     "Accessibility": (430, 470),
@@ -59,7 +66,7 @@ def _keyboard(rng: np.random.Generator) -> Draft:
     wanted = not states[index]
     other = _KEYBOARD[(index + 1) % len(_KEYBOARD)]
     return Draft(
-        instruction=f'Turn {"on" if wanted else "off"} "{label}".',
+        instruction=f'Turn {_WORDS[wanted]} "{label}".',
         config=[
             *(_set(row[1], row[2], state)
               for row, state in zip(_KEYBOARD, states, strict=True)),
@@ -106,23 +113,25 @@ def _open(rng: np.random.Generator) -> Draft:
     )
 
 
-def _mouse(rng: np.random.Generator) -> Draft:
-    left = bool(rng.integers(2))
-    name = "/Xvfb_mouse/RightHanded"
-    places = {True: (520, 371), False: (640, 371)}
-    labels = {True: "Left-handed", False: "Right-handed"}
-    hand = "left" if left else "right"
+def _appearance(rng: np.random.Generator) -> Draft:
+    index = int(rng.integers(len(_APPEARANCE)))
+    states = [bool(rng.integers(2)) for _ in _APPEARANCE]
+    label, name, place = _APPEARANCE[index]
+    wanted = not states[index]
+    other = _APPEARANCE[(index + 1) % len(_APPEARANCE)]
+    tab = on("tab", "Settings", (693, 166))
     return Draft(
-        instruction=f"Set the mouse up for the {hand} hand.",
+        instruction=f'In the tab "Settings", turn {_WORDS[wanted]} "{label}".',
         config=[
-            _set("pointers", name, left),
-            launch("xfce4-mouse-settings"),
-            window("Mouse"),
+            *(_set("xsettings", row[1], state)
+              for row, state in zip(_APPEARANCE, states, strict=True)),
+            launch("xfce4-appearance-settings"),
+            window("Appearance"),
         ],
-        evaluator=_stored("pointers", name, str(not left).lower()),
-        oracle=(on("radio", labels[left], places[left]), DONE),
-        wrong=(on("radio", labels[not left], places[not left]), DONE),
-    )
+        evaluator=_stored("xsettings", name, str(wanted).lower()),
+        oracle=(tab, on("check_box", label, place), DONE),
+        wrong=(tab, on("check_box", other[0], other[2]), DONE),
+    )  # fmt: skip
 
 
 def _absent(rng: np.random.Generator) -> Draft:
@@ -140,7 +149,7 @@ TASKS = {
     "settings-keyboard": _keyboard,
     "settings-assistance": _assistance,
     "settings-open": _open,
-    "settings-mouse": _mouse,
+    "settings-appearance": _appearance,
     "settings-absent": _absent,
 }
 """Makers of variations by task name."""
