@@ -29,7 +29,7 @@ _MAX_NODES = 30_000
 _MAX_TEXT = 100_000
 _SHOWN = (1 << STATES.index("visible")) | (1 << STATES.index("showing"))
 _SCREEN = ("u", (0,))
-_WHOLE = ("ii", (0, _MAX_TEXT))
+_WHOLE = ("ii", (0, -1))  # LibreOffice gives nothing for an end beyond the last
 _VALUES = (
     ("value", "CurrentValue"), ("min", "MinimumValue"), ("max", "MaximumValue"),
     ("step", "MinimumIncrement"),
