@@ -37,7 +37,7 @@ _MOST_NODES = 5000
 _MAX_TEXT = 200
 _MAX_DEPTH = 60
 _SCREEN = ("u", (0,))
-_TEXT_PART = ("ii", (0, _MAX_TEXT))
+_WHOLE = ("ii", (0, -1))  # LibreOffice gives nothing for an end beyond the last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +153,7 @@ class _Walk:
             else (ref, "Accessible", "GetRole", None),
         ]
         if role in _TEXTS:
-            asks.append((ref, "Text", "GetText", _TEXT_PART))
+            asks.append((ref, "Text", "GetText", _WHOLE))
         name, box, attributes, *value = yield asks
         # GTK's own widgets inside LibreOffice know where they are.
         native = isinstance(attributes, dict) and attributes.get("toolkit") == "gtk"

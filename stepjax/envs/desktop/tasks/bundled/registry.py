@@ -45,7 +45,8 @@ TRAIN_TASKS = {
 
 UNSEEN_TASKS = {
     "editor-append": "editor", "editor-delete-line": "editor", "files-copy": "files",
-    "files-move": "files", "settings-appearance": "settings", "settings-absent": "settings",
+    "files-move": "files",
+    "settings-appearance": "settings", "settings-absent": "settings",
     "browser-form": "browser", "browser-scroll": "browser",
     "calc-sum": "calc", "calc-clear": "calc",
     "writer-center": "writer", "writer-append": "writer",
