@@ -36,20 +36,21 @@ class Preset:
 
 _DESKTOP = ExperimentConfig(
     run_dir=Path("runs/osworld_desktop"),
-    rounds=24,
+    rounds=32,
     env=EnvConfig(backend="desktop", max_steps=12),
     algo=AlgoConfig(
         method=_COMPARED,
         tasks_per_round=8,
         group_size=8,
         temperature=1.0,
-        rows_per_update=32,
+        rows_per_update=16,
         max_augmented_steps=64,
+        unsolved_share=0.25,
     ),
-    optim=OptimizerConfig(learning_rate=5e-4),
-    eval=EvalConfig(every=8, episodes_per_task=2),
+    optim=OptimizerConfig(learning_rate=1e-3),
+    eval=EvalConfig(every=16, episodes_per_task=2),
     policy=PolicyConfig(width=64),
-    warm_start=WarmStartConfig(episodes=240, steps=400, batch_size=32),
+    warm_start=WarmStartConfig(episodes=240, steps=250, batch_size=32),
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
