@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from experiments.config import ExperimentConfig, PolicyConfig
-from experiments.errors import as_usage_error
+from experiments.errors import UsageError, as_usage_error
 from stepjax.models.policy import Policy
 from stepjax.rollout.backend import Backend, TaskTable
 
@@ -76,8 +76,16 @@ def open_backend(
     Raises:
       UsageError: If it cannot be opened, for example for want of a browser.
     """
-    with as_usage_error(ValueError, OSError, ImportError):
-        return BACKEND_FACTORIES[config.env.backend](config, policy, report)
+    name = config.env.backend
+    with as_usage_error(ValueError, OSError):
+        try:
+            return BACKEND_FACTORIES[name](config, policy, report)
+        except ModuleNotFoundError as error:
+            extra = "desktop" if name in PIXEL_BACKENDS else name
+            raise UsageError(
+                f"backend {name} needs the Python package {error.name}; "
+                f"pip install -e '.[experiments,{extra}]' brings it."
+            ) from error
 
 
 def _open_sim(config: ExperimentConfig, policy: Policy, report: ReportFn) -> Backend:

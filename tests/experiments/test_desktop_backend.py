@@ -344,3 +344,15 @@ def test_own_tasks_are_trained_on_and_bundled_ones_demonstrated(
         ("own", bundled.name, "ended_by"),
         ("closed",),
     ]
+
+
+def test_a_missing_package_is_named_with_what_brings_it(monkeypatch):
+    def open_without(*_):
+        raise ModuleNotFoundError("No module named 'openpyxl'", name="openpyxl")
+
+    monkeypatch.setattr(
+        "experiments.backends.BACKEND_FACTORIES", {"desktop": open_without}
+    )
+    said = r"backend desktop needs .* openpyxl; pip install .*experiments,desktop"
+    with pytest.raises(UsageError, match=said):
+        open_it(backend="desktop")

@@ -26,6 +26,8 @@ _MOST_STEPS = 24
 _DRAG_PAUSE = 0.01
 _PING_SECONDS = 2.0
 _NOTICE = 0.5
+_AFTER_CLICK = 0.1  # editors select a moment after they have read the clicks
+_KEYS = ("type", "press", "key")
 _PART = LENT_AT_ONCE - 8  # characters; shift may need a key too
 
 
@@ -70,10 +72,15 @@ class Input:
             keysyms = [_keysyms(one) for one in operations]
             self._keyboard.refresh()
             self._wait_apart(operations)
+            before = ""
             for one, wanted in zip(operations, keysyms, strict=True):
                 if time.monotonic() > deadline:
                     raise OperationError("the operations took too long")
+                if before in ("click", "button") and one["op"] in _KEYS:
+                    self._quiet()
+                    time.sleep(_AFTER_CLICK)
                 self._one(one, wanted, deadline)
+                before = one["op"]
             display.sync()
         except KeyboardError as error:
             self.release()
