@@ -10,6 +10,7 @@ TABLES = {
     "advantages": "advantages, record and resampling against verl and tunix's formula",
     "log_probs": "log-probabilities in vocabulary chunks against all at once",
     "simulator": "simulated desktop: steps a second, and where a round's time goes",
+    "desktop": "real desktops: steps a second, reset, memory, widgets",
     "miniwob_speed": "MiniWoB++ episodes a second against the stock environment",
 }
 

@@ -36,6 +36,10 @@ class EnvConfig:
     """Folder with the files that those tasks download. None: tasks that need one
     cannot be set up (desktop), or are downloaded (vm)."""
 
+    evaluators: Path | None = None
+    """Virtual environment of OSWorld's own evaluators, which judge those tasks. None:
+    $STEPJAX_EVALUATORS, else where scripts/install-desktop --evaluators puts it."""
+
     provider: str = "docker"
     """Who runs the virtual machines, by desktop-env's name: docker, vmware, aws, ...
     (vm only)."""

@@ -89,10 +89,12 @@ def _machines(config: ExperimentConfig, opened: contextlib.ExitStack) -> Any:
                 f"env.provider must be one of {', '.join(PROVIDERS)}, got "
                 f"{env.provider!r}."
             )
-        find_interpreter()
-        return lambda: ProviderMachine(env.provider, cache=env.cache, screen=screen)
+        find_interpreter(env.evaluators)
+        return lambda: ProviderMachine(
+            env.provider, folder=env.evaluators, cache=env.cache, screen=screen
+        )
     url = env.url
     parse_url(url)
-    evaluators = Evaluators(cache=env.cache, screen=screen)
+    evaluators = Evaluators(env.evaluators, cache=env.cache, screen=screen)
     opened.callback(evaluators.close)
     return lambda: UrlMachine(url, evaluators=evaluators)

@@ -235,6 +235,7 @@ def open_it(**env):
         ({"url": "http://a:5000", "num_envs": 2}, r"env.num_envs must be 1 .* got 2"),
         ({"url": "https://a/b", "tasks": "own"}, "url must be like http://host:5000"),
         ({"provider": "dokcer", "tasks": "own"}, "docker, .* got 'dokcer'"),
+        ({"evaluators": Path("none"), "tasks": "own"}, "no evaluators in .*/none: "),
     ],
 )
 def test_machines_that_cannot_be_opened_are_one_line(tmp_path, env, text):
