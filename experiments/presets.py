@@ -36,7 +36,7 @@ class Preset:
 
 _DESKTOP = ExperimentConfig(
     run_dir=Path("runs/osworld_desktop"),
-    rounds=32,
+    rounds=28,
     env=EnvConfig(backend="desktop", max_steps=12),
     algo=AlgoConfig(
         method=_COMPARED,
@@ -48,9 +48,9 @@ _DESKTOP = ExperimentConfig(
         unsolved_share=0.25,
     ),
     optim=OptimizerConfig(learning_rate=1e-3),
-    eval=EvalConfig(every=16, episodes_per_task=2),
+    eval=EvalConfig(every=14, episodes_per_task=2),
     policy=PolicyConfig(width=64),
-    warm_start=WarmStartConfig(episodes=240, steps=250, batch_size=32),
+    warm_start=WarmStartConfig(episodes=480, steps=400, batch_size=32),
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(

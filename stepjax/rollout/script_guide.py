@@ -25,7 +25,7 @@ Script = Callable[[str, int], Sequence[ScriptStep]]
 
 _WASTED_SHARE = 0.08
 _GIVING_UP = ((0.05, 0.2), (0.6, 0.85))
-_GIVING_UP_SHARES = (0.35, 0.65)  # of tasks: well known, mostly given up
+_GIVING_UP_SHARES = (0.2, 0.8)  # of tasks: well known, mostly given up
 _JITTER = (0.003, 0.004)  # shares of the screen: 4 x 3 pixels of 1280 x 800
 _INNER = 0.5  # of a widget, around its middle, is what clicks aim at
 
