@@ -45,7 +45,6 @@ _DESKTOP = ExperimentConfig(
         temperature=1.0,
         rows_per_update=16,
         max_augmented_steps=64,
-        unsolved_share=0.25,
     ),
     optim=OptimizerConfig(learning_rate=1e-3),
     eval=EvalConfig(every=14, episodes_per_task=2),
