@@ -1,6 +1,9 @@
 """From ragged trajectories to batches of fixed shape, on the host (numpy)."""
 
 from stepjax.batching.compile_counter import CompileCounter as CompileCounter
+from stepjax.batching.groups import group_rows as group_rows
+from stepjax.batching.groups import pack_groups as pack_groups
+from stepjax.batching.groups import prompt_ids as prompt_ids
 from stepjax.batching.packing import bucket_size as bucket_size
 from stepjax.batching.packing import pack_single_update as pack_single_update
 from stepjax.batching.packing import pack_steps as pack_steps
@@ -16,9 +19,12 @@ __all__ = [
     "bucket_size",
     "concatenate_rows",
     "flatten_steps",
+    "group_rows",
+    "pack_groups",
     "pack_single_update",
     "pack_steps",
     "pack_trajectories",
+    "prompt_ids",
     "row_layout",
     "take_rows",
     "validate_batch",

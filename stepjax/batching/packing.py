@@ -13,7 +13,14 @@ import numpy as np
 from stepjax.batching.rows import take_rows
 from stepjax.types import StepBatch
 
-__all__ = ["bucket_size", "pack_single_update", "pack_steps", "pack_trajectories"]
+__all__ = [
+    "Seed",
+    "bucket_size",
+    "pack_single_update",
+    "pack_steps",
+    "pack_trajectories",
+    "pad_rows",
+]
 
 Seed = int | Sequence[int]
 
@@ -78,7 +85,7 @@ def pack_steps(
     order = np.random.default_rng(seed).permutation(size)
     parts = np.array_split(order, max(1, math.ceil(size / rows_per_update)))
     buckets = rows_per_update if pad_to is None else pad_to
-    return [_pad(rows, p, buckets, micro_batch_size) for p in parts if p.size]
+    return [pad_rows(rows, p, buckets, micro_batch_size) for p in parts if p.size]
 
 
 def pack_trajectories(
@@ -138,7 +145,7 @@ def pack_trajectories(
     part_of_row = part_of[group]
     order = rng.permutation(size)
     parts = [order[part_of_row[order] == part] for part in range(count)]
-    return [_pad(rows, p, pad_to, micro_batch_size) for p in parts if p.size]
+    return [pad_rows(rows, p, pad_to, micro_batch_size) for p in parts if p.size]
 
 
 def pack_single_update(
@@ -169,7 +176,7 @@ def pack_single_update(
     parts = math.ceil(size / micro_batch_size)
     doubled = micro_batch_size << (parts - 1).bit_length()
     buckets = doubled if pad_to is None else pad_to
-    return [_pad(rows, np.arange(size), buckets, micro_batch_size)]
+    return [pad_rows(rows, np.arange(size), buckets, micro_batch_size)]
 
 
 def _check_positive(name: str, value: int) -> None:
@@ -177,24 +184,39 @@ def _check_positive(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
-def _pad(
+def pad_rows(
     rows: StepBatch,
     index: np.ndarray,
     buckets: int | Sequence[int],
     micro_batch_size: int | None,
 ) -> StepBatch:
-    """The rows at `index` in a batch of the smallest bucket that holds them."""
+    """The rows at `index` in a batch of the smallest bucket that holds them.
+
+    Args:
+      rows: Step samples, or a grouped batch.
+      index: [n] int. Rows to take; none gives a batch of padding.
+      buckets: Bucket sizes.
+      micro_batch_size: As in `pack_steps`.
+
+    Returns:
+      A batch of numpy arrays.
+
+    Raises:
+      ValueError: If no bucket is large enough, or as `pack_steps`.
+    """
     size = bucket_size(len(index), buckets)
-    source = np.full(size, index[0])
+    source = np.full(size, index[0] if len(index) else 0)
     live = np.zeros(size, bool)
     slots = _slots(size, len(index), micro_batch_size)
     source[slots], live[slots] = index, True
     batch = take_rows(rows, source)
+    weight = np.asarray(batch.weight)
+    live = live.reshape(size, *[1] * (weight.ndim - 1))  # [S], or [Q, 1] of groups
     return dataclasses.replace(
         batch,
-        token_mask=np.asarray(batch.token_mask) & live[:, None],
+        token_mask=np.asarray(batch.token_mask) & live[..., None],
         advantage=np.where(live, batch.advantage, 0).astype(np.float32),
-        weight=np.where(live, batch.weight, 0).astype(np.float32),
+        weight=np.where(live, weight, 0).astype(np.float32),
     )
 
 

@@ -15,6 +15,7 @@ from stepjax.types import StepBatch
 __all__ = [
     "MESH_AXES",
     "Rules",
+    "batch_parts",
     "batch_sharding",
     "check_rows",
     "infer_param_sharding",
@@ -111,11 +112,17 @@ def check_rows(rows: int, sharding: NamedSharding) -> None:
         )
 
 
-def shard_batch(batch: StepBatch, sharding: NamedSharding) -> StepBatch:
+def batch_parts(batch: Any) -> tuple[StepBatch, ...]:
+    """The parts of a batch: itself, or those of a tuple."""
+    return (batch,) if isinstance(batch, StepBatch) else tuple(batch)
+
+
+def shard_batch(batch: Any, sharding: NamedSharding) -> Any:
     """`batch` on the devices of `sharding`; every host passes the whole batch.
 
     Args:
-      batch: Padded batch of numpy or jax arrays, equal on all hosts.
+      batch: Padded batch of numpy or jax arrays, or a tuple of them, equal on all
+        hosts.
       sharding: From `batch_sharding`.
 
     Returns:
@@ -124,7 +131,8 @@ def shard_batch(batch: StepBatch, sharding: NamedSharding) -> StepBatch:
     Raises:
       ValueError: If the devices of the batch axes do not divide the rows.
     """
-    check_rows(batch.weight.shape[0], sharding)
+    for part in batch_parts(batch):
+        check_rows(part.weight.shape[0], sharding)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return jax.tree.map(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from stepjax.training.freezing import split_params
 from stepjax.types import SuccessRateRecord
 
 __all__ = [
@@ -65,6 +66,7 @@ def init_train_state(
     *,
     success_rate: SuccessRateRecord,
     task_ids: jax.Array,
+    trainable: Any = None,
 ) -> TrainState:
     """A state at round 0, before any update.
 
@@ -78,6 +80,8 @@ def init_train_state(
       tx: Optimizer.
       success_rate: Record of the whole pool, from `stepjax.init_success_rate`.
       task_ids: [T] int. Ids of the tasks to train on, each once.
+      trainable: Pytree of bools as in `make_train_step`; parameters that do not learn
+        get no optimizer state. None for all.
 
     Returns:
       A `TrainState` that shares no buffer with the arguments.
@@ -102,7 +106,7 @@ def init_train_state(
             step=jnp.zeros((), jnp.int32),
             round=jnp.zeros((), jnp.int32),
             params=params,
-            opt_state=tx.init(params),
+            opt_state=tx.init(split_params(params, trainable)[0]),
             success_rate=jax.tree.map(jnp.copy, success_rate),
             sampler=init_task_sampler(sampler_key, ids),
             key=key,

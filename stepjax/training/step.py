@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from stepjax.training.sharding import check_rows
+from stepjax.training.freezing import merge_params, split_params
+from stepjax.training.sharding import batch_parts, check_rows
 from stepjax.training.state import TrainState
 from stepjax.types import LossOutput, PolicyOutput, StepBatch, WeightedSum
 
 __all__ = [
+    "Batch",
     "LossFn",
     "Metrics",
     "PolicyFn",
@@ -26,7 +28,8 @@ __all__ = [
 PolicyFn = Callable[[Any, Any, jax.Array, jax.Array], PolicyOutput]
 LossFn = Callable[[PolicyOutput, StepBatch], LossOutput]
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, StepBatch], tuple[TrainState, Metrics]]
+Batch = StepBatch | tuple[StepBatch, ...]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 _OWN_METRICS = ("loss", "grad_norm", "param_norm", "rows", "updates", "nonfinite")
 
@@ -59,6 +62,7 @@ def make_train_step(
     micro_batch_size: int | None = None,
     compute_dtype: Any = None,
     remat: bool = False,
+    trainable: Any = None,
 ) -> TrainStep:
     """A pure function that applies one optimizer update; wrap it in `jit_train_step`.
 
@@ -73,6 +77,11 @@ def make_train_step(
     that a batch sharded by rows needs no communication to be cut. Micro-batches without
     a row of non-zero weight are skipped at run time; their number does not recompile.
     `stepjax.batching` places rows so that as many as possible are skipped.
+
+    A batch may be grouped (`stepjax.batching.group_rows`): its prompts lead with [Q],
+    everything else with [Q, G]. The policy then gets `action_tokens` [Q, G, A] and
+    answers in that shape, and the loss gets the Q * G rows. A batch may also be a tuple
+    of batches, added up as micro-batches are.
 
     A batch without weight leaves the state as it was. So does one whose loss, gradient
     or updated parameters are not finite: `metrics["nonfinite"]` is then 1, and the
@@ -90,10 +99,13 @@ def make_train_step(
         `jnp.bfloat16`; None keeps theirs. Gradients, sums and the loss are float32.
       remat: Recompute the policy's activations in the backward pass instead of
         holding them (`jax.checkpoint`).
+      trainable: Pytree of bools, which parameters learn (`trainable_mask`); None for
+        all. The others get no gradient. `init_train_state` needs the same.
 
     Returns:
       `train_step(state, batch) -> (state, metrics)`. Metrics are [] float32: `loss`,
-      `grad_norm` (before the optimizer), `param_norm` (after), `rows` (with weight),
+      `grad_norm` (before the optimizer), `param_norm` (after, of parameters that
+      learn), `rows` (with weight),
       `updates` (1 if applied), `nonfinite`, and the means of the loss's own sums.
 
     Raises:
@@ -108,22 +120,25 @@ def make_train_step(
         )
     forward = jax.checkpoint(policy_fn) if remat else policy_fn
 
-    def objective(params: Any, batch: StepBatch) -> tuple[jax.Array, LossOutput]:
+    def objective(trained: Any, frozen: Any, batch: StepBatch) -> Any:
         output = forward(
-            cast_floating(params, compute_dtype),
+            cast_floating(merge_params(trained, frozen), compute_dtype),
             batch.prompt,
             batch.action_tokens,
             batch.token_mask,
         )
-        result = loss_fn(cast_floating(output, jnp.float32), batch)
+        rows = _as_rows(batch)
+        output = jax.tree.map(lambda x: x.reshape(rows.token_mask.shape), output)
+        result = loss_fn(cast_floating(output, jnp.float32), rows)
         return result.loss.total, result
 
     def sums(params: Any, batch: StepBatch) -> tuple[Any, LossOutput]:
-        grads, result = jax.grad(objective, has_aux=True)(params, batch)
+        grads, result = jax.grad(objective, has_aux=True)(*params, batch)
         return cast_floating((grads, result), jnp.float32)
 
-    def train_step(state: TrainState, batch: StepBatch) -> tuple[TrainState, Metrics]:
-        grads, result = _accumulate(sums, state.params, batch, micro_batch_size)
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        old, frozen = split_params(state.params, trainable)
+        grads, result = _sum_parts(sums, (old, frozen), batch, micro_batch_size)
         clashes = sorted(set(result.metrics) & set(_OWN_METRICS))
         if clashes:
             raise ValueError(
@@ -137,10 +152,10 @@ def make_train_step(
         grads = jax.tree.map(
             lambda g, p: jnp.where(live, g / safe, 0.0).astype(p.dtype),
             grads,
-            state.params,
+            old,
         )
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = tx.update(grads, state.opt_state, old)
+        params = optax.apply_updates(old, updates)
         grad_norm = optax.tree.norm(cast_floating(grads, jnp.float32))
         param_norm = optax.tree.norm(cast_floating(params, jnp.float32))
         finite = jnp.all(jnp.isfinite(jnp.stack([weight, loss, grad_norm, param_norm])))
@@ -148,16 +163,19 @@ def make_train_step(
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(applied, new, old),
             (params, opt_state),
-            (state.params, state.opt_state),
+            (old, state.opt_state),
         )
         new_state = dataclasses.replace(
-            state, step=state.step + applied, params=params, opt_state=opt_state
+            state,
+            step=state.step + applied,
+            params=merge_params(params, frozen),
+            opt_state=opt_state,
         )
         metrics = {
             "loss": loss,
             "grad_norm": grad_norm,
             "param_norm": param_norm,
-            "rows": jnp.sum(batch.weight != 0),
+            "rows": sum(jnp.sum(part.weight != 0) for part in batch_parts(batch)),
             "updates": applied,
             "nonfinite": ~finite,
         } | {name: _mean(value) for name, value in result.metrics.items()}
@@ -173,11 +191,40 @@ def _mean(value: WeightedSum) -> jax.Array:
     )
 
 
+def _as_rows(batch: StepBatch) -> StepBatch:
+    """A grouped batch [Q, G] as Q * G rows; the repeated prompts cost only if used."""
+    if batch.weight.ndim == 1:
+        return batch
+    size = batch.weight.shape[1]
+    rows = jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[2:]), dataclasses.replace(batch, prompt=None)
+    )
+    prompt = jax.tree.map(lambda x: jnp.repeat(x, size, axis=0), batch.prompt)
+    return dataclasses.replace(rows, prompt=prompt)
+
+
+def _sum_parts(
+    sums: Callable[[Any, StepBatch], Any],
+    params: Any,
+    batch: Batch,
+    micro_batch_size: int | None,
+) -> Any:
+    """`sums(params, part)`, added up over the parts of a batch."""
+    parts = batch_parts(batch)
+    if len(parts) == 1:
+        return _accumulate(sums, params, parts[0], micro_batch_size)
+    totals = [
+        _accumulate(sums, params, part, micro_batch_size, skip=True) for part in parts
+    ]
+    return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *totals)
+
+
 def _accumulate(
     sums: Callable[[Any, StepBatch], Any],
     params: Any,
     batch: StepBatch,
     micro_batch_size: int | None,
+    skip: bool = False,
 ) -> Any:
     """`sums(params, batch)`, added up over the micro-batches that hold weight."""
     rows = batch.weight.shape[0]
@@ -188,10 +235,11 @@ def _accumulate(
             "pad batches to a multiple of it."
         )
     count = rows // size
-    if count == 1:
+    if count == 1 and not skip:
         return sums(params, batch)
     parts = jax.tree.map(lambda x: x.reshape(size, count, *x.shape[1:]), batch)
-    occupied = jnp.any(parts.weight != 0, axis=0)
+    live = parts.weight != 0  # [size, count], with a third axis in groups
+    occupied = jnp.any(live, axis=(0, *range(2, live.ndim)))
     order = jnp.argsort(~occupied, stable=True)
 
     def part(index: jax.Array) -> StepBatch:
@@ -221,11 +269,10 @@ class ShardedTrainStep:
         self.jitted = jitted
         self._batch_sharding = batch_sharding
 
-    def __call__(
-        self, state: TrainState, batch: StepBatch
-    ) -> tuple[TrainState, Metrics]:
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """The state after one update, and metrics; `state` must not be used again."""
-        check_rows(batch.weight.shape[0], self._batch_sharding)
+        for part in batch_parts(batch):
+            check_rows(part.weight.shape[0], self._batch_sharding)
         return self.jitted(state, batch)
 
 
