@@ -1,15 +1,22 @@
-"""A tokenizer of five hundred tokens, for tests, demonstrations and benchmarks.
+"""A tokenizer of five hundred tokens and random weights, to try things out with.
 
-Its special tokens stand where the tiny presets of `config.PRESETS` expect them, and its
+The tokenizer's special tokens stand where the tiny presets of `config.PRESETS` expect them, and its
 merges were learned from action texts, so that an action is a few dozen tokens.
 """
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from stepjax.models.qwen_vl.config import PRESETS, config_to_hf
+from stepjax.models.qwen_vl.dimensions import QwenVLConfig
+from stepjax.models.qwen_vl.tensors import stored_shapes
 from stepjax.models.qwen_vl.tokens import Tokenizer, load_tokenizer
 
-__all__ = ["TINY_CHAT_TEMPLATE", "write_tiny_tokenizer"]
+__all__ = ["TINY_CHAT_TEMPLATE", "write_tiny_checkpoint", "write_tiny_tokenizer"]
 
 TINY_CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -117,9 +124,69 @@ def write_tiny_tokenizer(folder: str | Path) -> Tokenizer:
     return load_tokenizer(folder)
 
 
-def _side_files(backend: object) -> dict[str, dict]:
+def write_tiny_checkpoint(
+    folder: str | Path,
+    model: str | QwenVLConfig = "qwen2_vl",
+    *,
+    seed: int = 0,
+    plain: bool = False,
+) -> QwenVLConfig:
+    """A Hugging Face folder of a small model with random weights.
+
+    Args:
+      folder: Where it is written; made if it is not there.
+      model: "qwen2_vl", "qwen2_5_vl", or dimensions whose special tokens are those of
+        the tiny presets.
+      seed: Of the weights.
+      plain: Whether norms are 1 and biases 0, as where a training starts; otherwise
+        they are random too, so that a mistake with them shows.
+
+    Returns:
+      The dimensions.
+
+    Raises:
+      ImportError: If safetensors or tokenizers is not installed.
+    """
+    try:
+        from safetensors.numpy import save_file
+    except ImportError as error:
+        raise ImportError(
+            "write_tiny_checkpoint: safetensors is not installed; install it with "
+            "`pip install 'stepjax[vlm]'`."
+        ) from error
+    config = model if isinstance(model, QwenVLConfig) else _PRESET_OF[model]
+    write_tiny_tokenizer(folder)
+    rng = np.random.default_rng(seed)
+    tensors = {
+        name: _random(rng, name, shape, plain)
+        for name, shape in stored_shapes(config).items()
+    }
+    save_file(tensors, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+    values = {**config_to_hf(config), "torch_dtype": "float32"}
+    text = json.dumps(values, indent=2) + "\n"
+    (Path(folder) / "config.json").write_text(text, encoding="utf-8")
+    return config
+
+
+_PRESET_OF = {
+    "qwen2_vl": PRESETS["tiny-qwen2-vl"],
+    "qwen2_5_vl": PRESETS["tiny-qwen2.5-vl"],
+}
+
+
+def _random(
+    rng: np.random.Generator, name: str, shape: tuple[int, ...], plain: bool
+) -> np.ndarray:
+    drawn = rng.standard_normal(shape, np.float32)
+    if len(shape) > 1:
+        return drawn / np.float32(math.sqrt(math.prod(shape[1:])))
+    center = 0.0 if name.endswith("bias") else 1.0
+    return np.float32(center) + drawn * np.float32(0.0 if plain else 0.1)
+
+
+def _side_files(backend: Any) -> dict[str, dict]:
     """Contents of the JSON files beside `tokenizer.json`."""
-    ids = {token: backend.token_to_id(token) for token in _SPECIAL}  # pyright: ignore
+    ids = {token: backend.token_to_id(token) for token in _SPECIAL}
     return {
         "tokenizer_config.json": {
             "tokenizer_class": "Qwen2Tokenizer",

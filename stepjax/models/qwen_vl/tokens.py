@@ -1,6 +1,6 @@
 """Text to tokens and back, and chat messages to text, as a model's folder says.
 
-The vocabulary is a folder's `tokenizer.json`, read by the `tokenizers` library; the chat
+The vocabulary is a folder's `tokenizer.json`, read by `tokenizers`; the chat
 template is the folder's own, run in jinja2's sandbox because a checkpoint comes from
 anywhere. Both are of the extra `vlm`.
 """
@@ -299,11 +299,11 @@ def check_tokenizer(tokenizer: Tokenizer, config: QwenVLConfig) -> None:
         found = tokenizer.id_of(token)
         if found != expected:
             raise ValueError(
-                f"check_tokenizer: {token} is {found} in the tokenizer, but config.json "
+                f"check_tokenizer: {token} is {found} in the tokenizer, config.json "
                 f"says {name} = {expected}; {advice}."
             )
     if tokenizer.size > config.text.vocab_size:
         raise ValueError(
-            f"check_tokenizer: the tokenizer has {tokenizer.size} tokens, but the model "
+            f"check_tokenizer: the tokenizer has {tokenizer.size} tokens, the model "
             f"only {config.text.vocab_size}; {advice}."
         )

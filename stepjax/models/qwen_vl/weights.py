@@ -1,0 +1,325 @@
+"""Weights of a Hugging Face folder as a parameter tree, read straight into shards.
+
+Every device's part of a parameter is read from the file by itself, so a host reads only
+what its devices hold. Both spellings of names are known: that of published folders
+(`model.layers.0...`, `visual...`) and that of newer programs
+(`model.language_model.layers.0...`, `model.visual...`). Needs safetensors, of the extra
+`vlm`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stepjax.models.qwen_vl.config import config_from_hf
+from stepjax.models.qwen_vl.dimensions import QwenVLConfig
+from stepjax.models.qwen_vl.slices import read_part
+from stepjax.models.qwen_vl.tensors import (
+    Entry,
+    axis_sizes,
+    entries,
+    parse_layout,
+    stored_shapes,
+)
+
+__all__ = ["Checkpoint", "load_params", "read_config"]
+
+INDEX_NAME = "model.safetensors.index.json"
+_SPELLINGS = (
+    ("model.language_model.", "model."),
+    ("model.visual.", "visual."),
+)
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+_SHOWN = 3
+_HOW = "load_params"
+
+
+def read_config(folder: str | Path) -> QwenVLConfig:
+    """The configuration in a Hugging Face folder.
+
+    Args:
+      folder: With `config.json`.
+
+    Returns:
+      The configuration.
+
+    Raises:
+      ValueError: If the file is missing, broken, or of another architecture.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise ValueError(
+            f"read_config: {folder} has no config.json; give the folder of a Qwen2-VL "
+            "or Qwen2.5-VL model (UI-TARS is one)."
+        )
+    found = read_object(path, "read_config")
+    try:
+        return config_from_hf(found)
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_object(path: Path, who: str) -> dict[str, Any]:
+    """The JSON object in a file; an error names `who` wants it and what is wrong."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{who}: {path} cannot be read: {error}.") from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{who}: {path} must hold an object, got {type(found).__name__}."
+        )
+    return found
+
+
+class Checkpoint:
+    """The tensors of a folder, checked against a model, and how much was read.
+
+    Attributes:
+      config: The model's dimensions.
+      bytes_read: Bytes of tensors read so far.
+    """
+
+    config: QwenVLConfig
+    bytes_read: int
+
+    def __init__(self, folder: str | Path, config: QwenVLConfig | None = None):
+        """Open a folder; no tensor is read yet.
+
+        Args:
+          folder: With `config.json` and `*.safetensors`.
+          config: The dimensions expected; None for those of the folder.
+
+        Raises:
+          ValueError: If a tensor is missing, not part of the model, or of another
+            shape or type; if a file is missing or broken.
+          ImportError: If safetensors is not installed.
+        """
+        self.config = read_config(folder) if config is None else config
+        self.bytes_read = 0
+        self._sizes = axis_sizes(self.config)
+        self._handles: dict[str, Any] = {}
+        self._where: dict[str, tuple[Any, str]] = {}
+        for path in _files(Path(folder)):
+            self._open(path)
+        self._check(Path(folder))
+
+    def _open(self, path: Path) -> None:
+        try:
+            from safetensors import SafetensorError, safe_open
+        except ImportError as error:
+            raise ImportError(
+                f"{_HOW}: safetensors is not installed; install it with "
+                "`pip install 'stepjax[vlm]'`."
+            ) from error
+        try:
+            handle = safe_open(path, framework="numpy")
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{_HOW}: {path} cannot be read: {error}.") from error
+        for stored in handle.keys():  # noqa: SIM118 (it is no dict)
+            name = _canonical(stored)
+            if name in self._where:
+                raise ValueError(
+                    f"{_HOW}: {path} holds {stored}, which another file or spelling "
+                    f"holds as {self._where[name][1]}; remove one of them."
+                )
+            self._where[name] = (handle, stored)
+
+    def _check(self, folder: Path) -> None:
+        """Raise unless the tensors are those of the model."""
+        expected = stored_shapes(self.config)
+        missing = [name for name in expected if name not in self._where]
+        known = {*expected, "lm_head.weight"}
+        extra = [
+            name
+            for name in self._where
+            if name not in known and not name.endswith(".inv_freq")
+        ]
+        misshapen, types = [], []
+        for name, shape in expected.items():
+            if name in missing:
+                continue
+            handle, stored = self._where[name]
+            tensor = handle.get_slice(stored)
+            found = tuple(tensor.get_shape())
+            if found != shape:
+                misshapen.append(f"{name} is {list(found)}, must be {list(shape)}")
+            if tensor.get_dtype() not in _FLOATS:
+                types.append(f"{name} is {tensor.get_dtype()}")
+        kind = self.config.architecture
+        for wrong, what in (
+            (missing, f"lacks tensors of {kind}"),
+            (extra, f"holds tensors that {kind} does not have"),
+            (misshapen, "holds tensors of other shapes than config.json says"),
+            (types, f"holds quantized tensors, only {sorted(_FLOATS)} are read"),
+        ):
+            if wrong:
+                raise ValueError(f"{_HOW}: {folder} {what}: {_some(wrong)}.")
+
+    def read(self, entry: Entry, layer: int, index: tuple[slice, ...]) -> np.ndarray:
+        """A slice of one layer of a parameter.
+
+        Args:
+          entry: Which parameter.
+          layer: Which of its tensors.
+          index: One slice per axis, without the axis of layers.
+
+        Returns:
+          The numbers, in the file's type.
+        """
+        handle, stored = self._where[entry.names[layer]]
+        tensor = _Counting(handle.get_slice(stored))
+        found = read_part(
+            tensor, entry.stored, entry.ours, self._sizes, index, entry.part
+        )
+        self.bytes_read += tensor.bytes_read
+        return found
+
+    def shape(self, entry: Entry) -> tuple[int, ...]:
+        """Shape of a parameter, with its axis of layers."""
+        own = tuple(
+            int(np.prod([self._sizes[name] for name in group]))
+            for group in parse_layout(entry.ours)
+        )
+        return (len(entry.names), *own) if entry.stacked else own
+
+
+class _Counting:
+    """A tensor in a file that adds up what is read of it."""
+
+    def __init__(self, tensor: Any):
+        self._tensor = tensor
+        self.bytes_read = 0
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        found = self._tensor[index]
+        self.bytes_read += found.nbytes
+        return found
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _canonical(name: str) -> str:
+    """A tensor's name as published folders spell it."""
+    for newer, published in _SPELLINGS:
+        if name.startswith(newer):
+            return published + name[len(newer) :]
+    return name
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files that hold tensors."""
+    index = folder / INDEX_NAME
+    if index.is_file():
+        listed = read_object(index, _HOW).get("weight_map")
+        if not isinstance(listed, Mapping) or not listed:
+            raise ValueError(f"{_HOW}: {index} has no weight_map.")
+        paths = []
+        for name in sorted({str(value) for value in listed.values()}):
+            path = folder / name
+            if Path(name).name != name or not path.is_file():
+                raise ValueError(
+                    f"{_HOW}: {index} names {name}, which is not in {folder}; download "
+                    "the folder again."
+                )
+            paths.append(path)
+        return paths
+    single = folder / "model.safetensors"
+    if single.is_file():
+        return [single]
+    if list(folder.glob("*.bin")):
+        raise ValueError(
+            f"{_HOW}: {folder} holds weights as *.bin, which are pickles and not read; "
+            "save them with transformers: model.save_pretrained(folder)."
+        )
+    raise ValueError(f"{_HOW}: {folder} has no model.safetensors and no {INDEX_NAME}.")
+
+
+def load_params(
+    folder: str | Path | Checkpoint,
+    *,
+    shardings: Any = None,
+    dtype: Any = jnp.float32,
+) -> dict[str, Any]:
+    """The parameter tree of a Hugging Face folder.
+
+    Args:
+      folder: With `config.json` and `*.safetensors`, or an opened `Checkpoint`.
+      shardings: A tree like the parameters' of `jax.sharding.Sharding`, or one of them
+        for all; None for the default device.
+      dtype: Type of the parameters.
+
+    Returns:
+      The tree that `QwenVL.init` makes, its leaves jax arrays with these shardings.
+
+    Raises:
+      ValueError: If the folder does not hold a model as its `config.json` says.
+      ImportError: If safetensors is not installed.
+
+    Example:
+      >>> from stepjax.models.qwen_vl.config import PRESETS
+      >>> from stepjax.models.qwen_vl.tiny import write_tiny_checkpoint
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     write_tiny_checkpoint(folder, "qwen2_vl")
+      ...     params = load_params(folder)
+      >>> params["embed"]["embedding"].shape
+      (512, 64)
+    """
+    checkpoint = folder if isinstance(folder, Checkpoint) else Checkpoint(folder)
+    params: dict[str, Any] = {}
+    for entry in entries(checkpoint.config):
+        place = shardings
+        if isinstance(shardings, Mapping):
+            for key in entry.path:
+                place = place[key]
+        if place is None:
+            place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        node = params
+        for key in entry.path[:-1]:
+            node = node.setdefault(key, {})
+        node[entry.path[-1]] = _load(checkpoint, entry, place, np.dtype(dtype))
+    return params
+
+
+def _load(
+    checkpoint: Checkpoint, entry: Entry, sharding: Any, dtype: np.dtype
+) -> jax.Array:
+    """One parameter; devices that hold the same slice share what was read."""
+    shape = checkpoint.shape(entry)
+    seen: dict[tuple, np.ndarray] = {}
+
+    def slice_of(index: tuple[slice, ...]) -> np.ndarray:
+        ranges = tuple(
+            cut.indices(size)[:2] for cut, size in zip(index, shape, strict=True)
+        )
+        if ranges not in seen:
+            seen[ranges] = _slice(checkpoint, entry, ranges, dtype)
+        return seen[ranges]
+
+    return jax.make_array_from_callback(shape, sharding, slice_of)
+
+
+def _slice(
+    checkpoint: Checkpoint,
+    entry: Entry,
+    ranges: tuple[tuple[int, int], ...],
+    dtype: np.dtype,
+) -> np.ndarray:
+    if not entry.stacked:
+        index = tuple(slice(*one) for one in ranges)
+        return np.ascontiguousarray(checkpoint.read(entry, 0, index).astype(dtype))
+    (first, last), *own = ranges
+    index = tuple(slice(*one) for one in own)
+    out = np.empty((last - first, *(stop - start for start, stop in own)), dtype)
+    for layer in range(first, last):
+        out[layer - first] = checkpoint.read(entry, layer, index)
+    return out
