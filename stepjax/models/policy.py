@@ -40,6 +40,10 @@ class Policy:
     evaluate: Callable[..., PolicyOutput]
     token_mask: Callable[[jax.Array], jax.Array]
 
+    def mask_of(self, tokens: jax.Array) -> jax.Array:
+        """[S, A] bool: which of the tokens [S, A] their actions consist of."""
+        return self.token_mask(tokens[:, 0])
+
 
 class Attend(nn.Module):
     """One layer for one query: attention over the memory, then a feed-forward block.
