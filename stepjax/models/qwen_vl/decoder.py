@@ -1,0 +1,311 @@
+"""The decoder: embedded entries to hidden states, with or without a cache."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stepjax.models.qwen_vl import attention
+from stepjax.models.qwen_vl.dimensions import QwenVLConfig, TextConfig
+from stepjax.models.qwen_vl.parts import Setup, dense, norm, rotate, run_stack
+
+__all__ = ["Cache", "DecoderLayer", "decode", "final_norm", "init_cache"]
+
+_ACTIVATION = ("batch", "length", "embed")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cache:
+    """Keys and values of entries that were decoded before.
+
+    Attributes:
+      keys: [layers, S, C, kv_heads, head_dim], or a tuple of the layers' arrays.
+      values: The same.
+      segments: [S, C] int32, by the rule of `attention`; -1 where nothing stands.
+      length: int32 scalar, slots in use; or [S] int32, where rows differ. The next T
+        entries go to slots length .. length + T - 1, which must exist: nothing can
+        check it inside a compiled program.
+    """
+
+    keys: Any
+    values: Any
+    segments: jax.Array
+    length: jax.Array
+
+
+def init_cache(
+    config: TextConfig, rows: int, slots: int, dtype: Any, *, stacked: bool = True
+) -> Cache:
+    """An empty cache.
+
+    Args:
+      config: The decoder.
+      rows: S.
+      slots: C, the longest prompt with all its responses.
+      dtype: Type of keys and values.
+      stacked: One array for all layers, or one for each, which decodes faster together
+        with parameters in layers.
+
+    Returns:
+      The cache.
+    """
+    shape = (rows, slots, config.num_kv_heads, config.head_dim)
+
+    def zeros() -> Any:
+        if stacked:
+            return jnp.zeros((config.num_layers, *shape), dtype)
+        return tuple(jnp.zeros(shape, dtype) for _ in range(config.num_layers))
+
+    return Cache(
+        keys=zeros(),
+        values=zeros(),
+        segments=jnp.full((rows, slots), -1, jnp.int32),
+        length=jnp.int32(0),
+    )
+
+
+class DecoderLayer(nn.Module):
+    """A layer of the decoder.
+
+    Attributes:
+      config: The model.
+      mode: How to compute.
+    """
+
+    config: QwenVLConfig
+    mode: Setup
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        angles: jax.Array,
+        attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    ) -> jax.Array:
+        """The entries after the layer.
+
+        Args:
+          x: [S, T, D].
+          angles: [S, T, E / 2] float32.
+          attend: From query [S, T, H, E], key and value [S, T, K, E] to [S, T, H, E].
+
+        Returns:
+          [S, T, D].
+        """
+        eps = self.config.text.rms_norm_eps
+        asked = norm(self.mode, "rms", eps, "embed", "attn_norm")(x)
+        x = x + self._attend(asked, angles, attend)
+        fed = norm(self.mode, "rms", eps, "embed", "mlp_norm")(x)
+        return self.mode.constrain(x + self._feed(fed), _ACTIVATION)
+
+    def _attend(self, x: jax.Array, angles: jax.Array, attend: Callable) -> jax.Array:
+        text, setup = self.config.text, self.mode
+
+        def project(name: str, heads: int, axis: str) -> jax.Array:
+            size, names = (heads, text.head_dim), (axis, "head_dim")
+            out = dense(setup, size, ("embed",), names, bias=True, name=name)(x)
+            return setup.constrain(out, ("batch", "length", *names))
+
+        query = rotate(project("query", text.num_heads, "heads"), angles)
+        key = rotate(project("key", text.num_kv_heads, "kv_heads"), angles)
+        out = attend(query, key, project("value", text.num_kv_heads, "kv_heads"))
+        names = ("heads", "head_dim")
+        out = setup.constrain(out, ("batch", "length", *names))
+        size = (text.hidden_size,)
+        return dense(setup, size, names, ("embed",), bias=False, name="out")(out)
+
+    def _feed(self, x: jax.Array) -> jax.Array:
+        text, setup = self.config.text, self.mode
+
+        def widen(name: str) -> jax.Array:
+            size = (text.intermediate_size,)
+            out = dense(setup, size, ("embed",), ("mlp",), bias=False, name=name)(x)
+            return setup.constrain(out, ("batch", "length", "mlp"))
+
+        hidden = nn.silu(widen("gate")) * widen("up")
+        size = (text.hidden_size,)
+        return dense(setup, size, ("mlp",), ("embed",), bias=False, name="down")(hidden)
+
+
+def final_norm(config: QwenVLConfig, setup: Setup) -> nn.Module:
+    """The norm after the last layer."""
+    return norm(setup, "rms", config.text.rms_norm_eps, "embed")
+
+
+def _angles(positions: jax.Array, config: TextConfig) -> jax.Array:
+    """[S, T, E / 2] float32: each frequency turns with time, row or column."""
+    half = config.head_dim // 2
+    speed = config.rope_theta ** -(np.arange(half, dtype=np.float32) / half)
+    axis = np.repeat(np.arange(3), config.mrope_section)
+    return positions.transpose(0, 2, 1)[..., axis].astype(jnp.float32) * speed
+
+
+def _write(array: jax.Array, new: jax.Array, length: jax.Array) -> jax.Array:
+    """The array [S, C, ...] with new [S, T, ...] from slots `length` on."""
+    new = new.astype(array.dtype)
+    if length.ndim == 0:
+        return jax.lax.dynamic_update_slice_in_dim(array, new, length, axis=1)
+    rows = jnp.arange(array.shape[0])[:, None]
+    return array.at[rows, length[:, None] + jnp.arange(new.shape[1])].set(new)
+
+
+def _write_layer(
+    array: jax.Array, new: jax.Array, length: jax.Array, layer: jax.Array
+) -> jax.Array:
+    """The same in one layer of an array [layers, S, C, ...], in place."""
+    new = new.astype(array.dtype)
+    if length.ndim == 0:
+        start = (layer, 0, length, 0, 0)
+        return jax.lax.dynamic_update_slice(array, new[None], start)
+    rows = jnp.arange(array.shape[1])[:, None]
+    slots = length[:, None] + jnp.arange(new.shape[1])
+    return array.at[layer, rows, slots].set(new)
+
+
+def decode(
+    params: Any,
+    x: jax.Array,
+    positions: jax.Array,
+    segments: jax.Array,
+    cache: Cache | None,
+    config: QwenVLConfig,
+    setup: Setup,
+    *,
+    layout: tuple[int, int] | None = None,
+    fresh: bool = False,
+) -> tuple[jax.Array, Cache | None]:
+    """Hidden states after the final norm, and the cache with the new entries.
+
+    Args:
+      params: The "decoder" part of the parameters; "layers" is stacked or a tuple.
+      x: [S, T, D].
+      positions: [S, 3, T] int32.
+      segments: [S, T] int32.
+      cache: Entries before these, or None.
+      config: The model.
+      setup: How to compute.
+      layout: (prompt, response) of packed entries, see `attention.attend`.
+      fresh: Whether the cache is known to be empty, which saves reading it.
+
+    Returns:
+      Hidden states [S, T, D] of `setup.dtype`, and the cache or None.
+    """
+    angles = _angles(positions, config.text)
+    x = setup.constrain(x.astype(setup.dtype), _ACTIVATION)
+    if cache is None:
+        x = _without_cache(params["layers"], x, angles, segments, config, setup, layout)
+    else:
+        known = segments, layout, fresh
+        x, cache = _with_cache(params["layers"], x, angles, known, cache, config, setup)
+    x = final_norm(config, setup).apply({"params": params["norm"]}, x)
+    return x, cache
+
+
+def _own(segments: jax.Array, layout: tuple[int, int] | None, kind: str) -> Callable:
+    """Attention of entries to each other."""
+
+    def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        return attention.attend(
+            query,
+            key,
+            value,
+            query_segments=segments,
+            key_segments=segments,
+            offset=0,
+            layout=layout,
+            kind=kind,
+        )
+
+    return attend
+
+
+def _without_cache(layers, x, angles, segments, config, setup, layout):
+    layer = DecoderLayer(config, setup)
+    attend = _own(segments, layout, setup.attention)
+
+    def apply(x, params):
+        return layer.apply({"params": params}, x, angles, attend)
+
+    return run_stack(apply, x, layers, setup)
+
+
+def _with_cache(layers, x, angles, known, cache, config, setup):
+    segments, layout, fresh = known
+    slots = cache.segments.shape[1]
+    if x.shape[1] > slots:
+        raise ValueError(
+            f"decode: {x.shape[1]} entries do not fit a cache of {slots} slots: make "
+            "it larger."
+        )
+    seen = _write(cache.segments, segments, cache.length)
+    layer = DecoderLayer(config, setup)
+    stacked = not isinstance(cache.keys, tuple)
+    own = _own(segments, layout, setup.attention)
+
+    def step(x, params, keys, values, index):
+        written = []
+
+        def attend(query, key, value):
+            if stacked:
+                new = [
+                    _write_layer(memory, part, cache.length, index)
+                    for memory, part in ((keys, key), (values, value))
+                ]
+                read = [jax.lax.dynamic_index_in_dim(m, index, 0, False) for m in new]
+            else:
+                new = [
+                    _write(memory, part, cache.length)
+                    for memory, part in ((keys, key), (values, value))
+                ]
+                read = new
+            written.extend(new)
+            if fresh:
+                return own(query, key, value)
+            read = [memory.astype(query.dtype) for memory in read]
+            return attention.attend(
+                query,
+                *read,
+                query_segments=segments,
+                key_segments=seen,
+                offset=cache.length,
+            )
+
+        x = layer.apply({"params": params}, x, angles, attend)
+        return x, *written
+
+    x, keys, values = _run_cached(step, x, layers, cache, config, setup)
+    length = cache.length + x.shape[1]
+    return x, Cache(keys=keys, values=values, segments=seen, length=length)
+
+
+def _run_cached(step, x, layers, cache, config, setup):
+    """The layers over a cache, which stays in place; a loop, or written out."""
+    count = config.text.num_layers
+    in_layers = isinstance(layers, (tuple, list))
+    stacked = not isinstance(cache.keys, tuple)
+    if stacked and not in_layers and setup.scan:
+
+        def body(carry, entry):
+            x, keys, values = carry
+            params, index = entry
+            return step(x, params, keys, values, index), None
+
+        carry = (x, cache.keys, cache.values)
+        return jax.lax.scan(body, carry, (layers, jnp.arange(count)))[0]
+    keys, values = cache.keys, cache.values
+    outs = []
+    for index in range(count):
+        own = layers[index] if in_layers else jax.tree.map(lambda p: p[index], layers)  # noqa: B023
+        if stacked:
+            x, keys, values = step(x, own, keys, values, index)
+        else:
+            x, *new = step(x, own, keys[index], values[index], index)
+            outs.append(new)
+    if not stacked:
+        keys, values = (tuple(part) for part in zip(*outs, strict=True))
+    return x, keys, values
