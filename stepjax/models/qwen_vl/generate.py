@@ -136,7 +136,9 @@ def prefill(
     size, length = prompt.tokens.shape
     x = embed_prompt(model, params, prompt)
     cache = model.init_cache(size, max(capacity, length), x.dtype)
-    hidden, cache = model.decode(params, x, prompt.positions, prompt.segments, cache)
+    hidden, cache = model.decode(
+        params, x, prompt.positions, prompt.segments, cache, fresh=True
+    )
     return hidden[:, -1], cache
 
 

@@ -85,16 +85,18 @@ class StandIn:
             length=jnp.int32(0),
         )
 
-    def decode(self, params, x, positions, segments, cache=None):
+    def decode(self, params, x, positions, segments, cache=None, *, fresh=False):
         size, count, _ = x.shape
-        fresh = cache is None
-        cache = self.init_cache(size, count, x.dtype) if fresh else cache
+        assert not (fresh and cache is None)
+        alone = cache is None
+        cache = self.init_cache(size, count, x.dtype) if alone else cache
         start = cache.length
-        put = jax.lax.dynamic_update_slice_in_dim
-        known = put(cache.segments, segments, start, axis=1)
-        slots = jnp.arange(known.shape[1])
-        mine = start + jnp.arange(count)
-        sees = (slots[None, None] <= mine[None, :, None]) & (known[:, None] >= 0)
+        first = jnp.broadcast_to(start, (size,))[:, None]
+        mine = first + jnp.arange(count)[None]  # [S, T]
+        rows = jnp.arange(size)[:, None]
+        known = cache.segments.at[rows, mine].set(segments)
+        slots = jnp.arange(known.shape[1])[None, None]
+        sees = (slots <= mine[:, :, None]) & (known[:, None] >= 0)
         sees &= (known[:, None] == 0) | (known[:, None] == segments[:, :, None])
         wave = jnp.arange(self.width)[None, None]
         x = x + jnp.sin(positions.sum(1)[..., None] * 0.3**wave + wave)
@@ -103,8 +105,8 @@ class StandIn:
             q, k, v = (
                 (x @ layer[name]).reshape(size, count, HEADS, -1) for name in "qkv"
             )
-            keys = put(cache.keys[number], k, start, axis=1)
-            values = put(cache.values[number], v, start, axis=1)
+            keys = cache.keys[number].at[rows, mine].set(k)
+            values = cache.values[number].at[rows, mine].set(v)
             score = jnp.einsum("sthd,schd->shtc", q, keys) * self.width**-0.5
             share = jax.nn.softmax(jnp.where(sees[:, None], score, -1e9), axis=-1)
             read = jnp.einsum("shtc,schd->sthd", share, values)
@@ -117,7 +119,7 @@ class StandIn:
             segments=known,
             length=start + count,
         )
-        return x, (None if fresh else cache)
+        return x, (None if alone else cache)
 
 
 def prompts(lengths, *, padded=12, seed=0, side=56):

@@ -1,0 +1,170 @@
+"""Continuous batching: the same responses as one by one, whoever comes when."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from stepjax.models.qwen_vl.engine import Engine, EngineSizes
+from stepjax.models.qwen_vl.generate import generate
+from stepjax.models.qwen_vl.prompt import VLPrompt
+from tests.models.qwen_vl.stand_in import StandIn, prompts
+
+STOP = tuple(range(1, 6))
+TOKENS = 11
+KEY = jax.random.key(5)
+
+
+@functools.cache
+def params():
+    return StandIn().init(jax.random.key(0))
+
+
+@functools.cache
+def engine(**options):
+    settings = {"slots": 3, "prompt_buckets": (8, 12), "prefill_rows": 2, "chunk": 4}
+    return Engine(
+        StandIn(),
+        sizes=EngineSizes(**settings),
+        max_new_tokens=TOKENS,
+        stop_tokens=STOP,
+        **options,
+    )
+
+
+@functools.cache
+def requests():
+    """Ten prompts of several lengths, without leading axes."""
+    whole = prompts([12, 7, 9, 5, 12, 6, 8, 11, 5, 7])
+    fields = vars(whole)
+    return [
+        VLPrompt(**{name: np.asarray(leaf)[row] for name, leaf in fields.items()})
+        for row in range(10)
+    ]
+
+
+@functools.cache
+def expected(temperature=1.0):
+    """The response of each request by itself: episode n, step n + 1."""
+
+    def run(prompt, keys):
+        return generate(
+            StandIn(),
+            params(),
+            prompt,
+            keys,
+            temperature=temperature,
+            max_new_tokens=TOKENS,
+            stop_tokens=STOP,
+        )
+
+    def key_of(number):
+        return jax.random.fold_in(jax.random.fold_in(KEY, number), number + 1)
+
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *requests())
+    keys = jax.vmap(key_of)(np.arange(10))[:, None]
+    out = jax.device_get(jax.jit(run)(stacked, keys))
+    return out.tokens[:, 0], out.token_mask[:, 0], out.log_prob[:, 0]
+
+
+def check(ticket, answer, temperature=1.0):
+    for found, whole in zip(answer, expected(temperature), strict=True):
+        np.testing.assert_allclose(found, whole[ticket], atol=1e-5)
+
+
+def test_all_at_once():
+    one = engine()
+    one.start(params(), KEY, temperature=1.0)
+    for number, prompt in enumerate(requests()):
+        one.begin(number, prompt, number, number + 1)
+    seen = []
+    while one.busy:
+        for ticket, answer in one.finished():
+            check(ticket, answer)
+            seen.append(ticket)
+    assert sorted(seen) == list(range(10))
+
+
+def test_latecomers_join_and_the_long_hold_nobody_back():
+    one = engine()
+    one.start(params(), KEY, temperature=1.0)
+    lengths = expected()[1].sum(1)
+    longest = int(np.argmax(lengths))
+    order = [longest] + [n for n in range(10) if n != longest]
+    done, waiting = [], order[:]
+    one.begin(longest, requests()[longest], longest, longest + 1)
+    waiting.remove(longest)
+    while one.busy or waiting:
+        if waiting:
+            number = waiting.pop(0)
+            one.begin(number, requests()[number], number, number + 1)
+        for ticket, answer in one.finished():
+            check(ticket, answer)
+            done.append(ticket)
+    assert sorted(done) == list(range(10))
+    assert done.index(longest) > 0  # others came later and left sooner
+
+
+def test_greedy():
+    one = engine()
+    one.start(params(), KEY, temperature=0.0)
+    one.begin(4, requests()[4], 4, 5)
+    answers = []
+    while one.busy:
+        answers += one.finished()
+    check(*answers[0], temperature=0.0)
+
+
+def test_a_start_forgets_what_was_under_way():
+    one = engine()
+    one.start(params(), KEY, temperature=1.0)
+    for number in range(6):
+        one.begin(number, requests()[number], number, number + 1)
+    one.finished()
+    one.start(params(), KEY, temperature=1.0)
+    assert not one.busy and one.finished() == []
+    one.begin(8, requests()[8], 8, 9)
+    answers = []
+    while one.busy:
+        answers += one.finished()
+    assert len(answers) == 1
+    check(*answers[0])
+
+
+def test_stop_strings_end_a_response_early():
+    tokens, mask, log_prob = expected()
+    longest = int(np.argmax(mask.sum(1)))
+    third = int(tokens[longest, 2])
+
+    def decode(ids):
+        return "".join(f"<{i}>" for i in ids)
+
+    one = engine(stop_strings=(f"<{third}>",), decode=decode)
+    one.start(params(), KEY, temperature=1.0)
+    one.begin(longest, requests()[longest], longest, longest + 1)
+    answers = []
+    while one.busy:
+        answers += one.finished()
+    count = 1 + int(np.flatnonzero(tokens[longest] == third)[0])
+    found = answers[0][1]
+    assert found[1].sum() == count
+    np.testing.assert_array_equal(found[0][:count], tokens[longest, :count])
+    np.testing.assert_allclose(found[2][:count], log_prob[longest, :count], atol=1e-5)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="prompt_buckets"):
+        EngineSizes(prompt_buckets=())
+    with pytest.raises(ValueError, match="slots"):
+        EngineSizes(slots=0)
+    with pytest.raises(ValueError, match="decode"):
+        engine(stop_strings=("x",))
+    short = Engine(
+        StandIn(),
+        sizes=EngineSizes(prompt_buckets=(6,)),
+        max_new_tokens=2,
+        stop_tokens=(1,),
+    )
+    with pytest.raises(ValueError, match="12 tokens"):
+        short.begin(0, requests()[0], 0, 0)
