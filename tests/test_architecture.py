@@ -31,7 +31,7 @@ ALLOWED = {
     **{name: BASE | {"kernels"} | LAYER_2 for name in LAYER_2},
     "training": BASE | {"kernels"} | LAYER_2,
     "envs": BASE,
-    "rollout": BASE | {"envs"},
+    "rollout": BASE | {"envs", "models"},
     "models": BASE | {"envs.words", "envs.actions", "envs.screen_actions"},
     "__init__": BASE | {"kernels"} | LAYER_2,
 }

@@ -355,6 +355,19 @@ class PointerCodec:
         """The action that `tokens` stand for."""
         return decode_tokens(tokens, observation, context)
 
+    def remember(
+        self,
+        history: Sequence[PastAction],
+        tokens: np.ndarray,
+        action: Action,
+        observation: Observation,
+        context: Any,
+    ) -> list[PastAction]:
+        """The actions so far and one more; only the latest are shown."""
+        del tokens, context
+        latest = [*history, remember(action, observation)]
+        return latest[-self.num_history :] if self.num_history else []
+
     def empty_prompt(self) -> ScreenPrompt:
         """A prompt of an empty screen: shapes and padding."""
         return self.encode(Observation(instruction=""), ())[0]

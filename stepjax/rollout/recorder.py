@@ -9,7 +9,6 @@ import numpy as np
 from stepjax.envs.actions import Action
 from stepjax.envs.base import Observation
 from stepjax.envs.pool import EpisodeResult, Ready
-from stepjax.rollout.encode import PastAction, remember
 from stepjax.types import Trajectories
 
 __all__ = ["Codec", "Recorder"]
@@ -28,15 +27,33 @@ class Codec(Protocol):
         ...
 
     def encode(
-        self, observation: Observation, history: Sequence[PastAction]
+        self, observation: Observation, history: Sequence[Any]
     ) -> tuple[Any, Any]:
-        """A prompt of numpy leaves, and a context that `decode` needs."""
+        """A prompt of numpy leaves, and a context that `decode` needs.
+
+        `history` is what `remember` returned after the step before, () at first.
+        """
         ...
 
     def decode(
         self, tokens: np.ndarray, observation: Observation, context: Any
     ) -> Action:
         """The action tokens [A] stand for; INVALID rather than an exception."""
+        ...
+
+    def remember(
+        self,
+        history: Sequence[Any],
+        tokens: np.ndarray,
+        action: Action,
+        observation: Observation,
+        context: Any,
+    ) -> Sequence[Any]:
+        """The history after one more step: what later prompts need of it.
+
+        `tokens` [A] led to `action` on `observation`; `context` is what `encode`
+        returned for it.
+        """
         ...
 
     def empty_prompt(self) -> Any:
@@ -59,7 +76,7 @@ class Recorder:
         self._mask = np.zeros(shape, bool)
         self._log_prob = np.zeros(shape, np.float32)
         self._state_hash = np.zeros(shape[:2], np.uint32)
-        self._history: list[list[PastAction]] = [[] for _ in range(count)]
+        self._history: list[Sequence[Any]] = [() for _ in range(count)]
         self._contexts: dict[int, Any] = {}
 
     def prompts(
@@ -71,7 +88,7 @@ class Recorder:
         prompts = []
         for at, (row, step, observation) in enumerate(ready):
             if step == 0:
-                self._history[row] = []
+                self._history[row] = ()
             prompt, self._contexts[row] = self._codec.encode(
                 observation, self._history[row]
             )
@@ -105,8 +122,11 @@ class Recorder:
             self._tokens[row, step] = tokens[at]
             self._mask[row, step] = mask[at]
             self._log_prob[row, step] = log_prob[at]
-            action = self._codec.decode(tokens[at], observation, self._contexts[row])
-            self._history[row].append(remember(action, observation))
+            context = self._contexts[row]
+            action = self._codec.decode(tokens[at], observation, context)
+            self._history[row] = self._codec.remember(
+                self._history[row], tokens[at], action, observation, context
+            )
             actions.append(action)
         return actions
 

@@ -23,7 +23,7 @@ from stepjax.envs.screen_actions import (
     SCREEN_KINDS,
 )
 from stepjax.envs.words import word_id
-from stepjax.rollout.encode import PastAction, encode_words
+from stepjax.rollout.encode import PastAction, encode_words, remember
 from stepjax.types import ScreenshotPrompt
 
 __all__ = ["ScreenCodec", "shrink"]
@@ -162,6 +162,19 @@ class ScreenCodec:
         aims = kind in AIMED_KINDS
         names = kind in (ActionKind.TYPE, ActionKind.PRESS)
         return np.array([True, aims, aims, names])
+
+    def remember(
+        self,
+        history: Sequence[PastAction],
+        tokens: np.ndarray,
+        action: Action,
+        observation: Observation,
+        context: Any,
+    ) -> list[PastAction]:
+        """The actions so far and one more; only the latest are shown."""
+        del tokens, context
+        latest = [*history, remember(action, observation)]
+        return latest[-self.num_history :] if self.num_history else []
 
     def empty_prompt(self) -> ScreenshotPrompt:
         """A prompt of a black screen without words: shapes and padding."""

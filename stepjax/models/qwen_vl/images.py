@@ -226,7 +226,8 @@ def to_patches(
                 f"{side}; resize the picture to settings.size_of(height, width)."
             )
     scaled = image.astype(np.float32) * np.float32(1 / 255)
-    scaled = (scaled - np.float32(settings.mean)) / np.float32(settings.std)
+    mean, std = (np.asarray(x, np.float32) for x in (settings.mean, settings.std))
+    scaled = (scaled - mean) / std
     rows, columns = height // patch, width // patch
     parts = scaled.reshape(
         rows // merge, merge, patch, columns // merge, merge, patch, 3

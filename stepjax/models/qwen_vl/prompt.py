@@ -107,7 +107,7 @@ def make_prompt(
             np.asarray(tokens, np.int32), (missing, 0), constant_values=pad_id
         ),
         "positions": np.pad(np.asarray(positions, np.int32), ((0, 0), (missing, 0))),
-        "segments": np.repeat(np.int32([-1, 0]), [missing, count]),
+        "segments": np.repeat(np.array([-1, 0], np.int32), [missing, count]),
         "next_position": np.asarray(next_position, np.int32),
         "images": np.asarray(images, np.uint8),
         "image_index": np.pad(

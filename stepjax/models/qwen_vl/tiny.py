@@ -1,7 +1,8 @@
 """A tokenizer of five hundred tokens and random weights, to try things out with.
 
-The tokenizer's special tokens stand where the tiny presets of `config.PRESETS` expect them, and its
-merges were learned from action texts, so that an action is a few dozen tokens.
+The tokenizer's special tokens stand where the tiny presets of `config.PRESETS` expect
+them, and its merges were learned from action texts, so that an action is a few dozen
+tokens.
 """
 
 import json
