@@ -148,6 +148,18 @@ class DesktopClient:
         except (KeyError, TypeError, ValueError):
             raise DesktopError("/execute: the answer lacks how it ended") from None
 
+    def rest(self, *, timeout: float = 20.0) -> bool:
+        """Wait until no program computes any more: it has loaded, or saved.
+
+        Args:
+          timeout: Seconds after which it is given up.
+
+        Returns:
+          Whether they came to rest; a video that plays never does.
+        """
+        answer = self._object("/rest", {"timeout": timeout}, timeout + self._timeout)
+        return answer.get("rested") is True
+
     def launch(self, command: Sequence[str]) -> None:
         """Start a program and let it run; its output goes nowhere."""
         self._json("/setup/launch", {"command": list(command)})

@@ -5,7 +5,6 @@ from typing import Any
 
 from stepjax.envs.desktop.booted import Desktop
 from stepjax.envs.desktop.settings import DesktopSettings
-from stepjax.envs.desktop.tasks.quiet import await_idle
 from stepjax.envs.desktop.tasks.schema import TaskSpec
 
 __all__ = ["Preparation", "Setup", "await_quiet"]
@@ -40,7 +39,7 @@ def await_quiet(client: Any, settings: DesktopSettings) -> None:
     A picture that stays the same for a while proves little: splash screens do.
     """
     if settings.quiet_seconds > 0:
-        await_idle(client, timeout=settings.quiet_seconds)
+        client.rest(timeout=settings.quiet_seconds)
 
 
 def _default_setup() -> Setup:

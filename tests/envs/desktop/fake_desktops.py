@@ -68,6 +68,9 @@ class FakeClient:
             image=image, widgets=seen, width=self.size[0], height=self.size[1]
         )
 
+    def rest(self, *, timeout=20.0):
+        return True
+
     def execute(self, command, *, timeout=10.0, cwd=None):
         return types.SimpleNamespace(returncode=0, output="", error="")
 

@@ -3,7 +3,6 @@ import threading
 import pytest
 
 from stepjax.envs.actions import Action, ActionKind
-from stepjax.envs.desktop import preparing
 from stepjax.envs.desktop.booted import DesktopPhase
 from stepjax.envs.desktop.environment import DesktopDiedError
 from stepjax.envs.desktop.spares import NoDesktopError
@@ -145,10 +144,10 @@ def test_programs_are_at_rest_before_the_first_look_and_the_judgment(
 ):
     waits = []
 
-    def await_idle(client, *, timeout):
+    def rest(client, *, timeout):
         waits.append((timeout, client.calls))
 
-    monkeypatch.setattr(preparing, "await_idle", await_idle)
+    monkeypatch.setattr(fake.FakeClient, "rest", rest)
     environment = world.environment(quiet_seconds=7.0)
     environment.reset(make_task(), 0)
     environment.evaluate()

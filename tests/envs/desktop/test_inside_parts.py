@@ -21,6 +21,7 @@ filing = importlib.import_module("inside.filing")
 forms = importlib.import_module("inside.forms")
 operations = importlib.import_module("inside.operations")
 processes = importlib.import_module("inside.processes")
+resting = importlib.import_module("inside.resting")
 serving = importlib.import_module("inside.serving")
 stacking = importlib.import_module("inside.stacking")
 wire = importlib.import_module("inside.wire")
@@ -312,3 +313,33 @@ def test_the_plans_of_actions_are_sound():
         )
         done = plan(action, width=100, height=50)
         assert operations.check_operations(list(done), **SCREEN) == list(done)
+
+
+def write_process(proc, pid, ticks, states):
+    """A process as /proc shows it, with a thread for each state."""
+    fields = " ".join(["0"] * 10 + [str(ticks), "0"] + ["0"] * 9)
+    for number, state in enumerate(states):
+        task = proc / str(pid) / "task" / str(pid + number)
+        task.mkdir(parents=True, exist_ok=True)
+        (task / "stat").write_text(f"{pid} (a b) c) {state} {fields}")
+    (proc / str(pid) / "stat").write_text(f"{pid} (a b) c) S {fields}")
+
+
+def test_programs_rest_when_nothing_computes_or_waits_to(tmp_path, monkeypatch):
+    write_process(tmp_path, 7, 100, "SS")
+    write_process(tmp_path, os.getpid(), 0, "R")  # whoever looks does not count
+    (tmp_path / "9").mkdir()  # has just ended
+    (tmp_path / "uptime").write_text("1")
+    assert resting.await_rest(60.0, proc=tmp_path, pause=0.0)
+    write_process(tmp_path, 8, 0, "SR")  # wants a processor and gets none
+    assert not resting.await_rest(0.0, proc=tmp_path, pause=0.0)
+    assert not resting.await_rest(0.05, proc=tmp_path, pause=0.001)
+
+    ticks = iter(range(100, 160, 10))
+
+    def go_on(seconds):
+        write_process(tmp_path, 8, next(ticks, 150), "SS")
+
+    monkeypatch.setattr(resting.time, "sleep", go_on)
+    assert resting.await_rest(60.0, proc=tmp_path, pause=0.0)
+    assert next(ticks, None) is None

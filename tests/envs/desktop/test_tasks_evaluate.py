@@ -24,11 +24,6 @@ from tests.envs.desktop.fake_files import FakeFilesClient
 PATH = "/home/user/a"
 
 
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
-    monkeypatch.setattr("stepjax.envs.desktop.tasks.quiet._PAUSE_SECONDS", 0.0)
-
-
 def spec_of(evaluator):
     data = {"id": "t", "instruction": "x", "evaluator": evaluator}
     return parse_task(data, source="t.json")

@@ -3,15 +3,9 @@
 import pytest
 
 from stepjax.envs.desktop.tasks import setup
-from stepjax.envs.desktop.tasks.quiet import await_idle
 from stepjax.envs.desktop.tasks.schema import parse_task
 from stepjax.envs.desktop.tasks.setup import SetupError, asset_path, run_setup
-from tests.envs.desktop.fake_files import FakeFilesClient, finished
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
-    monkeypatch.setattr("stepjax.envs.desktop.tasks.quiet._PAUSE_SECONDS", 0.0)
+from tests.envs.desktop.fake_files import FakeFilesClient
 
 
 def spec_of(*steps):
@@ -118,24 +112,3 @@ def test_failing_commands_are_passed_over_and_missing_programs_are_not():
     run_setup(spec, FakeFilesClient(outputs={"pkill": (1, "")}))
     with pytest.raises(SetupError, match="'pkill', 'x'.* cannot run"):
         run_setup(spec, FakeFilesClient(outputs={"pkill": (127, "")}))
-
-
-class Computing:
-    """A desktop whose programs compute for some looks."""
-
-    def __init__(self, looks):
-        self.looks = looks
-
-    def execute(self, command, *, timeout=10.0, cwd=None):
-        self.looks -= 1
-        state = "R" if self.looks > 0 else "S"
-        ticks = 100 - 10 * max(0, self.looks)
-        fields = " ".join(["0"] * 10 + [str(ticks), "0"] + ["0"] * 9)
-        return finished(0, f"7 (soffice bin) {state} {fields}\n8 (cat) R {fields}\nodd")
-
-
-def test_loading_programs_are_waited_for():
-    client = Computing(5)
-    assert await_idle(client, timeout=60.0)
-    assert client.looks < -1
-    assert not await_idle(Computing(10**9), timeout=0.0)

@@ -163,7 +163,6 @@ def carry_out(sandbox, actions):
     """The kind of the last action, if it ends an episode."""
     from stepjax.envs.desktop.client import DesktopClient
     from stepjax.envs.desktop.input_plan import plan
-    from stepjax.envs.desktop.tasks.quiet import await_idle
 
     client = DesktopClient(sandbox.socket, sandbox.token, timeout=60.0)
     try:
@@ -172,7 +171,7 @@ def carry_out(sandbox, actions):
                 return action.kind
             operations = plan(action, width=1920, height=1080)
             client.act(operations, settle_ms=400)
-            await_idle(client)
+            client.rest()
         return None
     finally:
         client.close()

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from stepjax.envs.actions import ActionKind
-from stepjax.envs.desktop.client import DesktopError
+from stepjax.envs.desktop.client import DesktopClient, DesktopError
 from stepjax.envs.desktop.sandbox import clean_leftovers
-from stepjax.envs.desktop.upstream import evaluators as module
 from stepjax.envs.desktop.upstream.assets import asset_name
 from stepjax.envs.desktop.upstream.bridge import SocketAddress
 from stepjax.envs.desktop.upstream.errors import UpstreamError
@@ -118,7 +117,7 @@ BUSY = [
 
 def test_pauses_after_busy_steps(evaluators, address, monkeypatch):
     looks = []
-    monkeypatch.setattr(module, "await_idle", lambda client, timeout: looks.append(1))
+    monkeypatch.setattr(DesktopClient, "rest", lambda _, timeout: looks.append(1))
     evaluators.setup(make_task(config=BUSY), address)
     assert len(looks) == 2
     verdict = evaluators.judge(make_task("steps", postconfig=BUSY), address)
@@ -132,7 +131,7 @@ def test_no_rest_is_a_fault_and_the_worker_lives(evaluators, address, monkeypatc
 
     evaluators.warm_up()
     workers = list(evaluators._workers._idle)
-    monkeypatch.setattr(module, "await_idle", fail)
+    monkeypatch.setattr(DesktopClient, "rest", fail)
     with pytest.raises(UpstreamError, match="the desktop does not answer: nobody"):
         evaluators.setup(make_task(config=BUSY), address)
     with pytest.raises(UpstreamError, match="the desktop does not answer: nobody"):

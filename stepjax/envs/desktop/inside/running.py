@@ -12,6 +12,7 @@ from typing import Any
 from inside.filing import read_regular_file, user_path
 from inside.forms import FormError, read_json
 from inside.processes import Finished, Programs, command_line
+from inside.resting import await_rest
 from inside.serving import Answer, Request, Route, json_answer
 from inside.windows import Windows
 
@@ -49,6 +50,7 @@ class Running:
             ("POST", "/run_bash_script"): Route(self.run_bash, most),
             ("POST", "/setup/launch"): Route(self.launch, 5.0),
             ("POST", "/setup/open_file"): Route(self.open_file, most),
+            ("POST", "/rest"): Route(self.rest, most),
             ("POST", "/start_recording"): Route(self.start_recording, 10.0),
             ("POST", "/end_recording"): Route(self.end_recording, 30.0),
         }
@@ -67,6 +69,11 @@ class Running:
             message = f"the command was ended after {_seconds(data):g} s"
             return json_answer({"status": "error", "message": message}, 500)
         return json_answer({"status": "success", **_outcome(done)})
+
+    def rest(self, request: Request) -> Answer:
+        """Wait until the programs have come to rest, or it has been long enough."""
+        seconds = _seconds(read_json(request.body))
+        return json_answer({"status": "success", "rested": await_rest(seconds)})
 
     def verified(self, request: Request) -> Answer:
         """Run a program, then wait until windows and checks are as wished."""

@@ -6,13 +6,10 @@ from typing import Any, Protocol
 from stepjax.envs.actions import ActionKind
 from stepjax.envs.desktop.tasks.getters import GETTERS, EvaluationClient
 from stepjax.envs.desktop.tasks.metrics import METRICS
-from stepjax.envs.desktop.tasks.quiet import await_idle
 from stepjax.envs.desktop.tasks.schema import Check, TaskSpec
 from stepjax.envs.desktop.tasks.setup import RUNNABLE, SetupClient, run_steps
 
 __all__ = ["JudgingClient", "evaluate", "unknown_parts"]
-
-_IDLE_SECONDS = 5.0
 
 
 class JudgingClient(EvaluationClient, SetupClient, Protocol):
@@ -30,7 +27,8 @@ def evaluate(
 
     Args:
       spec: The task.
-      client: Of the desktop as the agent left it; not used where FAIL decides.
+      client: Of the desktop as the agent left it, at rest (`client.rest`: something
+        may still be saving); not used where FAIL decides.
       ended_by: DONE, FAIL, or None if a limit cut the episode.
       cache: See `setup.run_setup`; for the steps before judging.
 
@@ -50,7 +48,6 @@ def evaluate(
     if unknown:
         raise ValueError(f"{spec.source}: {unknown[0]}")
     evaluator = spec.evaluator
-    await_idle(client, timeout=_IDLE_SECONDS)  # something may still be saving
     run_steps(spec, evaluator.postconfig, client, cache=cache)
     least = evaluator.conjunction == "and"
     score = 1.0 if least else 0.0

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from stepjax.envs.desktop.tasks.quiet import await_idle
 from stepjax.envs.desktop.tasks.schema import SetupStep, TaskSpec
 
 __all__ = [
@@ -58,6 +57,10 @@ class SetupClient(Protocol):
 
     def close_window(self, name: str) -> None:
         """Close a window."""
+        ...
+
+    def rest(self, *, timeout: float = 20.0) -> bool:
+        """Wait until no program computes any more; whether it came to that."""
         ...
 
     def windows(self) -> tuple[str, ...]:
@@ -213,7 +216,7 @@ def _activate(client: SetupClient, parameters: dict, asked: _Asked) -> None:
     del asked
     name = _await_window(client, parameters["window_name"])
     client.activate_window(name)
-    await_idle(client, timeout=_IDLE_SECONDS)
+    client.rest(timeout=_IDLE_SECONDS)
 
 
 def _close(client: SetupClient, parameters: dict, asked: _Asked) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 from stepjax.envs.actions import ActionKind
 from stepjax.envs.desktop.client import DesktopClient, DesktopError
 from stepjax.envs.desktop.sandbox.leftovers import OwnFolder
-from stepjax.envs.desktop.tasks.quiet import await_idle
 from stepjax.envs.desktop.tasks.schema import TaskSpec
 from stepjax.envs.desktop.upstream.assets import assets_of, missing_assets
 from stepjax.envs.desktop.upstream.bridge import (
@@ -284,7 +283,7 @@ def _resting(desktop: Any) -> Iterator[Callable[[], Any] | None]:
         return
     client = DesktopClient(address.socket, address.token)
     try:
-        yield functools.partial(await_idle, client, timeout=_REST_SECONDS)
+        yield functools.partial(client.rest, timeout=_REST_SECONDS)
     except DesktopError as error:
         raise UpstreamError(f"the desktop does not answer: {error}") from error
     finally:
