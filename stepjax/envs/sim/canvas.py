@@ -43,10 +43,11 @@ def _font(size: int) -> Any:
 class Canvas:
     """Draws in shares of the screen."""
 
-    def __init__(self, width: int, height: int) -> None:
+    def __init__(self, width: int, height: int, *, on: Any = None) -> None:
+        """An empty canvas, or a copy of the picture `on` to go on drawing on."""
         image, image_draw = _pillow()
         self.width, self.height = width, height
-        self.image = image.new("RGB", (width, height))
+        self.image = image.new("RGB", (width, height)) if on is None else on.copy()
         self.draw = image_draw.Draw(self.image, "RGBA")
 
     def pixels(self, box: Box) -> Box:
@@ -172,8 +173,9 @@ class Canvas:
         circle = (x, y, x + y2 - y, y2)
         self.draw.ellipse(circle, fill=_WHITE, outline=FAINT)
         if widget.on:
+            inset = min(4.0, (y2 - y) / 4)
             self.draw.ellipse(
-                (circle[0] + 4, circle[1] + 4, circle[2] - 4, circle[3] - 4), _ACCENT
+                (x + inset, y + inset, circle[2] - inset, y2 - inset), _ACCENT
             )
         self.text(widget.label, (left + 0.06, top, right, bottom), size=0.038)
 

@@ -117,9 +117,17 @@ class SimEnvironment:
       True
     """
 
-    def __init__(self, pool: SimPool, *, screenshots: bool = False) -> None:
+    def __init__(
+        self,
+        pool: SimPool,
+        *,
+        screenshots: bool = False,
+        size: tuple[int, int] = (640, 400),
+    ) -> None:
+        """A desktop of `pool`; screenshots, if wanted, of `size`: width, height."""
         self._pool = pool
         self._screenshots = screenshots
+        self._size = size
         self._instruction = ""
         self._state: SimState | None = None
         self._widgets: tuple[Widget, ...] = ()
@@ -180,7 +188,10 @@ class SimEnvironment:
         """The observation of a desktop that becomes the current one."""
         self._state = state
         self._widgets = list_widgets(self._pool, state)
-        image = render(self._pool, state) if self._screenshots else None
+        image = None
+        if self._screenshots:
+            width, height = self._size
+            image = render(self._pool, state, width=width, height=height)
         return Observation(
             instruction=self._instruction,
             screenshot=image,

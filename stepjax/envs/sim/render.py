@@ -5,6 +5,7 @@ Needs Pillow, of the extra `experiments`.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,11 +67,8 @@ def render(
     Raises:
       ModuleNotFoundError: Pillow is missing.
     """
-    canvas = Canvas(width, height)
-    canvas.wallpaper()
-    if int(state.app) >= 0:
-        canvas.window(int(state.app), with_panel=int(state.menu) >= 0)
-    canvas.taskbar()
+    behind_all = _backdrop(width, height, int(state.app), int(state.menu) >= 0)
+    canvas = Canvas(width, height, on=behind_all)
     widgets = list_widgets(pool, state)
     popup, in_dialog = bool(state.popup), int(state.dialog) >= 0
     if popup or in_dialog:
@@ -89,6 +87,17 @@ def render(
     if action is not None:
         canvas.action(action, widgets, action_text(action, widgets, state))
     return np.asarray(canvas.image, np.uint8)
+
+
+@functools.lru_cache(maxsize=64)
+def _backdrop(width: int, height: int, app: int, with_panel: bool) -> Any:
+    """What stands behind the widgets, the dearest part of a picture."""
+    canvas = Canvas(width, height)
+    canvas.wallpaper()
+    if app >= 0:
+        canvas.window(app, with_panel=with_panel)
+    canvas.taskbar()
+    return canvas.image
 
 
 def action_text(

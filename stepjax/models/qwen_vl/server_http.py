@@ -1,0 +1,106 @@
+"""JSON over HTTP with deadlines and retries, and errors of one line."""
+
+import http.client
+import json
+import socket
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+__all__ = ["Connection", "ServerError"]
+
+_PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_SHOWN = 300
+_FAULTS = (urllib.error.URLError, http.client.HTTPException, OSError, ValueError)
+
+
+class ServerError(RuntimeError):
+    """A server that cannot be used, or not any more; one line says why."""
+
+
+class Connection:
+    """A server's address. Calls may come from many threads."""
+
+    def __init__(self, url: str, *, retries: int, seconds: float):
+        """A connection; nothing is sent yet.
+
+        Args:
+          url: Address without a path, such as http://host:8000.
+          retries: Times a request is sent again after a fault that may pass.
+          seconds: Deadline of a request.
+        """
+        self._url = url.rstrip("/").removesuffix("/v1")
+        self._retries = retries
+        self._seconds = seconds
+
+    def get(self, path: str) -> dict[str, Any]:
+        """What the server answers to a GET.
+
+        Raises:
+          ServerError: If it does not, or not in JSON.
+        """
+        return self._call(path, None, self._seconds)
+
+    def post(
+        self, path: str, body: dict[str, Any], *, seconds: float | None = None
+    ) -> dict[str, Any]:
+        """What the server answers to a POST of JSON; nothing at all counts as {}.
+
+        Args:
+          path: Such as /v1/chat/completions.
+          body: Entries that are None are left out.
+          seconds: Deadline; None for the connection's.
+
+        Raises:
+          ServerError: If it refuses, or does not answer after all retries.
+        """
+        said = {name: value for name, value in body.items() if value is not None}
+        return self._call(path, json.dumps(said).encode(), seconds or self._seconds)
+
+    def _call(self, path: str, data: bytes | None, seconds: float) -> dict[str, Any]:
+        pause = _FIRST_PAUSE
+        for left in range(self._retries, -1, -1):
+            try:
+                return self._once(path, data, seconds)
+            except urllib.error.HTTPError as error:
+                said = " ".join(error.read(2000).decode(errors="replace").split())
+                what = f"answers {error.code} to {path}: {said[:_SHOWN]}"
+                if error.code not in _PASSING or not left:
+                    raise ServerError(f"{self._url} {what}") from error
+            except _FAULTS as error:
+                if not left:
+                    tried = f"after {self._retries + 1} attempts"
+                    raise ServerError(
+                        f"{self._url}{path} does not answer {tried}: "
+                        f"{_reason(error, seconds)}. Is the server up?"
+                    ) from error
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        raise ServerError(f"{self._url}{path} was never asked.")
+
+    def _once(self, path: str, data: bytes | None, seconds: float) -> dict[str, Any]:
+        request = urllib.request.Request(  # noqa: S310 (the scheme was checked)
+            self._url + path, data, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=seconds) as reply:  # noqa: S310
+            text = reply.read()
+        if not text.strip():
+            return {}
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        return (
+            found
+            if isinstance(found, dict)
+            else {"said": text.decode("utf-8", "replace")}
+        )
+
+
+def _reason(error: BaseException, seconds: float) -> str:
+    inner = getattr(error, "reason", error)
+    if isinstance(inner, socket.timeout | TimeoutError):
+        return f"nothing within {seconds:g} seconds"
+    return " ".join(str(inner).split()) or type(inner).__name__
