@@ -72,7 +72,7 @@ def visible(
         return seen
     if key_slots is None:
         key_slots = jnp.arange(key_segments.shape[1])
-    return seen & (key_slots <= query_slots[:, :, None])
+    return seen & (key_slots[None, None] <= query_slots[:, :, None])
 
 
 def chunk_of(length: int) -> int:
@@ -140,9 +140,8 @@ def _by_chunks(query, key, value, query_segments, key_segments, offset):
 def _slots(offset: Any, start: int, stop: int) -> jax.Array | None:
     if offset is None:
         return None
-    return jnp.reshape(jnp.asarray(offset, jnp.int32), (-1, 1)) + jnp.arange(
-        start, stop
-    )
+    first = jnp.reshape(jnp.asarray(offset, jnp.int32), (-1, 1))
+    return first + jnp.arange(start, stop)[None]
 
 
 def _responses(query, key, value, prompt, segments, prompt_segments):

@@ -142,7 +142,8 @@ def _angles(positions: jax.Array, config: TextConfig) -> jax.Array:
     half = config.head_dim // 2
     speed = config.rope_theta ** -(np.arange(half, dtype=np.float32) / half)
     axis = np.repeat(np.arange(3), config.mrope_section)
-    return positions.transpose(0, 2, 1)[..., axis].astype(jnp.float32) * speed
+    turning = positions.transpose(0, 2, 1)[..., axis].astype(jnp.float32)
+    return turning * speed[None, None]
 
 
 def _write(array: jax.Array, new: jax.Array, length: jax.Array) -> jax.Array:
@@ -151,7 +152,11 @@ def _write(array: jax.Array, new: jax.Array, length: jax.Array) -> jax.Array:
     if length.ndim == 0:
         return jax.lax.dynamic_update_slice_in_dim(array, new, length, axis=1)
     rows = jnp.arange(array.shape[0])[:, None]
-    return array.at[rows, length[:, None] + jnp.arange(new.shape[1])].set(new)
+    return array.at[rows, _slots(length, new)].set(new)
+
+
+def _slots(length: jax.Array, new: jax.Array) -> jax.Array:
+    return length[:, None] + jnp.arange(new.shape[1])[None]
 
 
 def _write_layer(
@@ -163,8 +168,7 @@ def _write_layer(
         start = (layer, 0, length, 0, 0)
         return jax.lax.dynamic_update_slice(array, new[None], start)
     rows = jnp.arange(array.shape[1])[:, None]
-    slots = length[:, None] + jnp.arange(new.shape[1])
-    return array.at[layer, rows, slots].set(new)
+    return array.at[layer, rows, _slots(length, new)].set(new)
 
 
 def decode(

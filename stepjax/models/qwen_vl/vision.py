@@ -46,7 +46,10 @@ def patches_of(images: jax.Array, config: VisionConfig) -> jax.Array:
       columns; all frames of a patch are the same.
     """
     batch, height, width, colors = images.shape
-    mean, std = np.float32(IMAGE_MEAN), np.float32(IMAGE_STD)
+    mean, std = (
+        np.reshape(np.array(row, np.float32), (1, 1, 1, -1))
+        for row in (IMAGE_MEAN, IMAGE_STD)
+    )
     pixels = (images.astype(jnp.float32) / 255 - mean) / std
     merge, size = config.merge_size, config.patch_size
     down, across = height // config.token_size, width // config.token_size
