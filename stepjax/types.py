@@ -55,6 +55,8 @@ class StepBatch:
       task_id: [S] int32. Task the step belongs to.
       trajectory_id: [S] int32. Trajectory the step belongs to, unique in the batch's
         round; rows of one trajectory share it.
+      sampler_log_prob: [S, A] float32, or None. What an outside sampler reported, where
+        `old_log_prob` is the trainer's own.
     """
 
     prompt: Any
@@ -65,6 +67,7 @@ class StepBatch:
     weight: jax.Array  # [S] float32
     task_id: jax.Array  # [S] int32
     trajectory_id: jax.Array  # [S] int32
+    sampler_log_prob: jax.Array | None = None  # [S, A] float32
 
 
 @jax.tree_util.register_dataclass

@@ -27,6 +27,7 @@ from stepjax.rollout.encode import PointerCodec
 from stepjax.rollout.frames import frame_of
 from stepjax.rollout.guide import HABITS, Demonstrate, Guides, PointerGuides
 from stepjax.rollout.recorder import Codec, Recorder
+from stepjax.rollout.sampler import PonderingPolicy, Sampler
 from stepjax.types import Trajectories
 
 __all__ = ["HostBackend"]
@@ -62,6 +63,7 @@ class HostBackend:
         demonstrate: Demonstrate | None = None,
         guides: Guides | None = None,
         practice_ids: np.ndarray | None = None,
+        sampler: Sampler | None = None,
         **pool_options: Any,
     ):
         """A backend; environments start with the first episodes.
@@ -84,6 +86,7 @@ class HostBackend:
             for the pointer policy.
           guides: Makes demonstrators, for any policy; instead of `demonstrate`.
           practice_ids: Tasks that are demonstrated; None for the training tasks.
+          sampler: Acts instead of `sample_fn`, each environment by itself.
           **pool_options: Further options of `EnvironmentPool`.
 
         Raises:
@@ -102,6 +105,7 @@ class HostBackend:
         self._codec: Codec = codec or PointerCodec()
         self._buckets = tuple(buckets)
         self._sample_fn = sample_fn
+        self._sampler = sampler
         if guides is None and demonstrate is not None:
             guides = PointerGuides(demonstrate=demonstrate)
         self._guides = guides
@@ -125,6 +129,7 @@ class HostBackend:
         key: jax.Array,
         *,
         temperature: float,
+        first_slot: int = 0,
     ) -> Trajectories:
         """One trajectory per entry of `task_ids`; see `Backend.collect`.
 
@@ -137,10 +142,14 @@ class HostBackend:
           RuntimeError: If nothing but faults comes from the environments.
         """
         heat = np.float32(temperature)
+        if self._sampler is not None:
+            self._sampler.start(params, key, temperature=float(heat))
+            return self._play(task_ids, seeds, self._sampler)
 
         def choose(part: list[Ready], recorder: Recorder) -> tuple:
             prompt, rows, steps = recorder.prompts(part, self._bucket(len(part)))
-            drawn = _draw(self._sample_fn, params, prompt, key, rows, steps, heat)
+            slots = rows + np.int32(first_slot)
+            drawn = _draw(self._sample_fn, params, prompt, key, slots, steps, heat)
             return tuple(map(np.asarray, drawn))
 
         return self._play(task_ids, seeds, choose)
@@ -195,12 +204,26 @@ class HostBackend:
         self,
         task_ids: np.ndarray,
         seeds: np.ndarray,
-        choose: Callable[[list[Ready], Recorder], tuple],
+        choose: Callable[[list[Ready], Recorder], tuple] | Sampler,
     ) -> Trajectories:
         """Trajectories in which `choose` gives tokens, mask and log-probabilities."""
         task_ids, seeds = np.asarray(task_ids, np.int32), np.asarray(seeds, np.uint32)
         self._check_ids(task_ids, seeds)
         recorder = Recorder(len(task_ids), self.max_steps, self._codec)
+        if callable(choose):
+            act = self._in_batches(choose, recorder)
+        else:
+            act = PonderingPolicy(choose, recorder)
+        episodes = [
+            (self._task(int(task_id), int(seed)), int(seed))
+            for task_id, seed in zip(task_ids, seeds, strict=True)
+        ]
+        self.results = self.pool.run(episodes, act, max_steps=self.max_steps)
+        return recorder.trajectories(task_ids, self.results)
+
+    def _in_batches(
+        self, choose: Callable[[list[Ready], Recorder], tuple], recorder: Recorder
+    ) -> Callable[[list[Ready]], list[Action]]:
         size = self._buckets[-1]
 
         def act(ready: list[Ready]) -> list[Action]:
@@ -211,12 +234,7 @@ class HostBackend:
                 for action in recorder.actions(part, *choose(part, recorder))
             ]
 
-        episodes = [
-            (self._task(int(task_id), int(seed)), int(seed))
-            for task_id, seed in zip(task_ids, seeds, strict=True)
-        ]
-        self.results = self.pool.run(episodes, act, max_steps=self.max_steps)
-        return recorder.trajectories(task_ids, self.results)
+        return act
 
     def replay(self, task_id: int, seed: int, action_tokens: np.ndarray) -> list[Frame]:
         """Pictures of an episode that takes `action_tokens` [L, A], and of its end.

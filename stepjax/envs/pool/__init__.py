@@ -1,6 +1,7 @@
 """Environments that may be slow or break, driven so that neither hurts a run."""
 
 from stepjax.envs.pool.episode import Ready
+from stepjax.envs.pool.pondering import Ponder
 from stepjax.envs.pool.pool import Act, EnvironmentPool
 from stepjax.envs.pool.status import (
     Deadlines,
@@ -20,6 +21,7 @@ __all__ = [
     "FaultKind",
     "MakeEnvironment",
     "Phase",
+    "Ponder",
     "PoolCounts",
     "Ready",
     "TrajectoryStatus",

@@ -31,6 +31,7 @@ class EpisodeState(enum.Enum):
 
     NEW = "reset"
     WATCHING = "action"
+    PONDERED = "the policy"
     ACTING = "step"
     ENDING = "evaluate"
 
@@ -65,6 +66,7 @@ class Episode:
       error: The last fault in words.
       observation: Latest observation.
       action: Action to take.
+      ticket: What the policy calls the question it ponders; -1 for none.
       status: How it ended, once it is ending.
     """
 
@@ -79,12 +81,14 @@ class Episode:
     error: str = ""
     observation: Observation | None = None
     action: Action | None = None
+    ticket: int = -1
     status: TrajectoryStatus = TrajectoryStatus.COMPLETED
 
     def restart(self, worker: int, error: str, *, charge: bool) -> None:
         """Start over, elsewhere if possible."""
         self.state, self.slot, self.steps = EpisodeState.NEW, -1, 0
         self.observation = self.action = None
+        self.ticket = -1
         self.avoid, self.error = worker, error
         self.faults += charge
 

@@ -23,6 +23,7 @@ from stepjax.envs.pool.episode import (
     call_step,
     with_picture,
 )
+from stepjax.envs.pool.pondering import Ponder, Pondering
 from stepjax.envs.pool.roster import Roster
 from stepjax.envs.pool.status import Deadlines, EpisodeResult, Phase, PoolCounts
 from stepjax.envs.pool.worker import MakeEnvironment, Worker
@@ -44,7 +45,8 @@ class EnvironmentPool:
 
     Observations are given to the policy in batches: once `batch_size` of them wait, or
     no environment is working, or one has waited `max_wait_seconds`. Observations of a
-    vector environment are given together.
+    vector environment are given together. A policy that is a `Ponder` gets each
+    observation at once and answers when it can; nobody waits for the others' answers.
 
     Attributes:
       counts: Running totals, for metrics.
@@ -118,7 +120,7 @@ class EnvironmentPool:
     def run(
         self,
         episodes: Sequence[tuple[Task, int]],
-        act: Act,
+        act: Act | Ponder,
         *,
         max_steps: int,
         pictures: bool = False,
@@ -151,11 +153,15 @@ class EnvironmentPool:
         )
         self._pictures = pictures
         self._last_beat = time.monotonic()
+        pondering = Pondering(act, self.counts) if isinstance(act, Ponder) else None
         try:
             while roster.num_finished < len(episodes):
                 self._dispatch(roster)
                 ready = self._ready()
-                if ready and self._enough(ready):
+                if pondering is not None:
+                    pondering.ask(ready)
+                    self._wait(roster, at_once=pondering.answer(roster))
+                elif ready and self._enough(ready):
                     self._act(act, ready, roster)
                 else:
                     self._wait(roster)
@@ -240,7 +246,7 @@ class EnvironmentPool:
             or time.monotonic() - since >= self._max_wait
         )
 
-    def _act(self, act: Act, ready: list[Episode], roster: Roster) -> None:
+    def _act(self, act: Any, ready: list[Episode], roster: Roster) -> None:
         batch = [
             Ready(episode.index, episode.steps, episode.observation)
             for episode in ready
@@ -255,10 +261,12 @@ class EnvironmentPool:
 
     # Taking outcomes.
 
-    def _wait(self, roster: Roster) -> None:
+    def _wait(self, roster: Roster, *, at_once: bool = False) -> None:
         until = min(self._crew.next_event(), self._last_beat + self._heartbeat)
         if self._ready_since is not None:
             until = min(until, self._ready_since + self._max_wait)
+        if at_once:
+            until = time.monotonic()
         for outcome in self._crew.collect(until):
             if outcome.fault is None:
                 roster.take(outcome)

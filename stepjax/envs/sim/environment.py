@@ -1,5 +1,6 @@
 """One simulated desktop behind the host's environment protocol."""
 
+import dataclasses
 import functools
 
 import jax
@@ -17,7 +18,7 @@ from stepjax.envs.sim.dynamics import (
     take_task,
 )
 from stepjax.envs.sim.render import render
-from stepjax.envs.sim.state import INSTRUCTION_WORDS, SimPool, SimState
+from stepjax.envs.sim.state import INSTRUCTION_WORDS, MAX_STEPS, SimPool, SimState
 from stepjax.envs.sim.tasks import task_table
 from stepjax.envs.sim.widgets import list_widgets
 from stepjax.envs.words import word_id
@@ -43,8 +44,12 @@ _KEYS = {
 def _compiled():
     """The simulator's functions, compiled once for a process."""
 
-    def start(pool: SimPool, task_id: jax.Array, seed: jax.Array) -> SimState:
-        return reset(pool, take_task(pool, task_id), seed)
+    def start(
+        pool: SimPool, task_id: jax.Array, seed: jax.Array, most: jax.Array
+    ) -> SimState:
+        task = take_task(pool, task_id)
+        limit = jnp.minimum(task.step_limit, most)
+        return reset(pool, dataclasses.replace(task, step_limit=limit), seed)
 
     def judge(pool: SimPool, state: SimState):
         return success(pool, state), state_hash(pool, state), ended(state)
@@ -123,9 +128,11 @@ class SimEnvironment:
         *,
         screenshots: bool = False,
         size: tuple[int, int] = (640, 400),
+        max_steps: int = MAX_STEPS,
     ) -> None:
         """A desktop of `pool`; screenshots, if wanted, of `size`: width, height."""
         self._pool = pool
+        self._max_steps = np.int32(max_steps)
         self._screenshots = screenshots
         self._size = size
         self._instruction = ""
@@ -147,7 +154,8 @@ class SimEnvironment:
         start, _, _ = _compiled()
         self._instruction = task_table().instructions[task.task_id]
         task_id = np.int32(task.task_id)
-        return self._look(start(self._pool, task_id, np.uint32(seed % 2**32)))
+        seed = np.uint32(seed % 2**32)
+        return self._look(start(self._pool, task_id, seed, self._max_steps))
 
     def step(self, action: Action) -> StepResult:
         """What the desktop looks like after one action.

@@ -25,6 +25,7 @@ from stepjax.envs.words import clauses, split_words, word_id
 __all__ = [
     "SimTaskTable",
     "draft_tasks",
+    "practice_drafts",
     "practice_tasks",
     "stack_tasks",
     "task_table",
@@ -205,7 +206,9 @@ def task_table() -> SimTaskTable:
     )
 
 
-def practice_tasks(num: int, seed: int, *, infeasible_share: float = 0.1) -> SimTask:
+def practice_drafts(
+    num: int, seed: int, *, infeasible_share: float = 0.1
+) -> list[TaskDraft]:
     """Random tasks over the same applications, none of them asking for one of the 369.
 
     Args:
@@ -214,7 +217,7 @@ def practice_tasks(num: int, seed: int, *, infeasible_share: float = 0.1) -> Sim
       infeasible_share: Share of tasks that cannot be done.
 
     Returns:
-      [num, ...] A stacked `SimTask` of NumPy arrays; every task_id is -1.
+      The tasks, before they become arrays; `write_instruction` puts them in words.
     """
     world = build_world()
     drafter = Drafter(world, (_SEED << 32) + seed + 1)
@@ -225,4 +228,19 @@ def practice_tasks(num: int, seed: int, *, infeasible_share: float = 0.1) -> Sim
         draft = drafter.draft(domain, drafter.rng.random() < infeasible_share)
         if draft.key not in pool:
             drafts.append(draft)
-    return stack_tasks(world, drafts, np.full(num, -1, np.int32))
+    return drafts
+
+
+def practice_tasks(num: int, seed: int, *, infeasible_share: float = 0.1) -> SimTask:
+    """The tasks of `practice_drafts` as arrays.
+
+    Args:
+      num: How many.
+      seed: Fixes the draw.
+      infeasible_share: Share of tasks that cannot be done.
+
+    Returns:
+      [num, ...] A stacked `SimTask` of NumPy arrays; every task_id is -1.
+    """
+    drafts = practice_drafts(num, seed, infeasible_share=infeasible_share)
+    return stack_tasks(build_world(), drafts, np.full(num, -1, np.int32))
