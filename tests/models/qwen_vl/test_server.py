@@ -1,0 +1,261 @@
+"""Servers as samplers: what is sent, what comes back, what goes wrong."""
+
+import io
+import socket
+
+import jax
+import numpy as np
+import pytest
+
+from stepjax.models.qwen_vl.prompt import make_prompt
+from stepjax.models.qwen_vl.server import ServerError, ServerSampler, ServerSettings
+from stepjax.models.qwen_vl.server_messages import chat_messages
+from tests.models.qwen_vl.stub_server import picture_bytes, stub_server
+
+MOST = 8
+PAD, PICTURE = 3, 4
+SPECIAL = {
+    PICTURE: "<|image_pad|>",
+    5: "<|vision_start|>",
+    6: "<|vision_end|>",
+    7: "<|im_start|>user\n",
+    8: "<|im_end|>\n",
+    9: "<|im_start|>assistant\n",
+    1: "<|im_end|>",
+}
+
+
+class WordTokenizer:
+    """Tokens that spell themselves."""
+
+    def decode(self, ids):
+        return "".join(SPECIAL.get(int(one), f"w{one}") for one in ids)
+
+
+def prompt(word=20):
+    """Says a word, then shows a picture of four visual tokens, padded on the left."""
+    tokens = [7, word, 8, 7, 5, *[PICTURE] * 4, 6, 8, 9]
+    index = np.full(len(tokens), -1)
+    index[5:9] = range(4)
+    images = np.zeros((1, 56, 56, 3), np.uint8)
+    images[0, :, :, 0] = np.arange(56)[None]
+    return make_prompt(
+        tokens=tokens,
+        positions=np.zeros((3, len(tokens))),
+        next_position=len(tokens),
+        image_index=index,
+        images=images,
+        length=16,
+        pad_id=PAD,
+    )
+
+
+def sampler(server, **options):
+    settings = {"retries": 2, "deadline_seconds": 1.0, "concurrency": 4}
+    chosen = {name: options.pop(name) for name in list(options) if name in settings}
+    return ServerSampler(
+        ServerSettings(url=server.url, **{**settings, **chosen}),
+        tokenizer=WordTokenizer(),
+        max_new_tokens=MOST,
+        stop_tokens=(1,),
+        **options,
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("stepjax.models.qwen_vl.server_http._FIRST_PAUSE", 0.001)
+
+
+def answers(one):
+    found = {}
+    while one.busy:
+        found.update(one.finished(1.0))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_answers_are_token_ids_with_log_probs(kind):
+    with stub_server(kind) as server:
+        one = sampler(server)
+        one.start({}, jax.random.key(3), temperature=0.7)
+        for ticket in range(20):
+            one.begin(ticket, prompt(), ticket, 2)
+        found = answers(one)
+        bodies = [body for _, body in server.asked]
+        one.close()
+        seeds = []
+        for body in bodies:
+            sampling = body.get("sampling_params", body)
+            seeds.append(sampling.get("seed", sampling.get("sampling_seed")))
+            assert sampling["temperature"] == 0.7
+        assert len(set(seeds)) == 20
+        wanted = sorted(tuple(server.answer(body)[0]) for body in bodies)
+    assert sorted(found) == list(range(20))
+    said = []
+    for tokens, mask, log_prob in found.values():
+        assert tokens.shape == mask.shape == log_prob.shape == (MOST,)
+        assert not tokens[~mask].any() and not log_prob[~mask].any()
+        assert (log_prob[mask] <= 0).all()
+        said.append(tuple(tokens[mask].tolist()))
+    assert sorted(said) == wanted
+    assert any(row[-1] == 1 for row in said)
+
+
+def test_the_same_key_sends_the_same_seeds():
+    with stub_server() as server:
+        one = sampler(server)
+        seeds = []
+        for key in (3, 3, 4):
+            one.start({}, jax.random.key(key), temperature=1.0)
+            one.begin(0, prompt(), 5, 1)
+            answers(one)
+            seeds.append(server.asked[-1][1]["seed"])
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
+def test_the_conversation_and_its_pictures_are_sent():
+    image = pytest.importorskip("PIL.Image", reason="needs the extra vlm")
+    with stub_server() as server:
+        one = sampler(server)
+        one.start({}, jax.random.key(0), temperature=0.0)
+        one.begin(0, prompt(21), 0, 0)
+        answers(one)
+        path, body = server.asked[0]
+    assert path == "/v1/chat/completions" and body["model"] == "tiny"
+    first, second = body["messages"]
+    assert first == {"role": "user", "content": [{"type": "text", "text": "w21"}]}
+    (part,) = second["content"]
+    shown = np.asarray(image.open(io.BytesIO(picture_bytes(part["image_url"]["url"]))))
+    np.testing.assert_array_equal(shown, prompt().images[0])
+
+
+def test_text_goes_to_sglang_with_one_mark_for_each_picture():
+    with stub_server("sglang") as server:
+        one = sampler(server)
+        one.start({}, jax.random.key(0), temperature=0.0)
+        one.begin(0, prompt(), 0, 0)
+        answers(one)
+        _, body = server.asked[0]
+    assert body["text"].count("<|image_pad|>") == 1 == len(body["image_data"])
+    assert body["text"].endswith("<|im_start|>assistant\n")
+
+
+def test_ids_are_read_from_vllms_names_too():
+    with stub_server() as server:
+        server.without_ids = True
+        one = sampler(server)
+        one.start({}, jax.random.key(0), temperature=1.0)
+        one.begin(0, prompt(), 0, 0)
+        tokens, mask, _ = answers(one)[0]
+        assert tokens[mask].tolist() == server.answer(server.asked[0][1])[0]
+
+
+@pytest.mark.parametrize("fault", [503, 429, "drop", "slow"])
+def test_faults_that_pass_are_retried(fault):
+    with stub_server() as server:
+        server.faults = [fault, fault]
+        one = sampler(server)
+        one.start({}, jax.random.key(0), temperature=1.0)
+        one.begin(0, prompt(), 0, 0)
+        assert len(answers(one)) == 1
+        assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        ([503] * 3, "answers 503.*told to fail"),
+        ([400], "answers 400"),
+        (["slow"] * 3, "nothing within 1 seconds"),
+        (["junk"], "token ids"),
+    ],
+)
+def test_faults_that_stay_are_one_line(faults, said):
+    with stub_server() as server:
+        server.faults = faults
+        one = sampler(server)
+        one.start({}, jax.random.key(0), temperature=1.0)
+        one.begin(0, prompt(), 0, 0)
+        with pytest.raises(ServerError, match=said) as error:
+            answers(one)
+    assert "\n" not in str(error.value)
+
+
+def test_nobody_there():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    settings = ServerSettings(url=url, retries=1, deadline_seconds=1.0)
+    with pytest.raises(ServerError, match="after 2 attempts.*Is the server up"):
+        ServerSampler(
+            settings, tokenizer=WordTokenizer(), max_new_tokens=2, stop_tokens=(1,)
+        )
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_new_weights_are_handed_over(kind, tmp_path):
+    exported = []
+    with stub_server(kind) as server:
+        one = sampler(
+            server,
+            export=lambda params, folder: exported.append((params, folder)),
+            folder=tmp_path,
+        )
+        first, second, third = ({"w": np.full(2, value)} for value in (1, 2, 3))
+        for params in (first, first, second, second, third):
+            one.start(params, jax.random.key(0), temperature=1.0)
+        asked = [(path, body) for path, body in server.asked]
+    assert [params["w"][0] for params, _ in exported] == [2, 3]
+    folders = [str(folder) for _, folder in exported]
+    assert len(set(folders)) == 2  # by turns
+    if kind == "sglang":
+        assert [body["model_path"] for _, body in asked] == folders
+        assert {path for path, _ in asked} == {"/update_weights_from_disk"}
+    else:
+        assert [path for path, _ in asked] == [
+            "/collective_rpc",
+            "/reset_prefix_cache",
+        ] * 2
+        assert asked[0][1]["kwargs"]["weights_path"] == folders[0]
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_refused_weights_are_one_line(kind, tmp_path):
+    with stub_server(kind) as server:
+        server.refuses_weights = True
+        one = sampler(server, export=lambda params, folder: None, folder=tmp_path)
+        one.start({"w": np.ones(1)}, jax.random.key(0), temperature=1.0)
+        with pytest.raises(ServerError) as error:
+            one.start({"w": np.ones(1)}, jax.random.key(0), temperature=1.0)
+    assert "\n" not in str(error.value)
+
+
+def test_a_start_forgets_requests():
+    with stub_server() as server:
+        one = sampler(server)
+        one.start({}, jax.random.key(0), temperature=1.0)
+        one.begin(0, prompt(), 0, 0)
+        one.start({}, jax.random.key(0), temperature=1.0)
+        assert not one.busy
+
+
+def test_what_is_no_conversation_is_refused():
+    with pytest.raises(ValueError, match="turns between"):
+        chat_messages("hello", [])
+    told = SPECIAL[7] + "w" + SPECIAL[8] + SPECIAL[9]
+    with pytest.raises(ValueError, match="1 pictures"):
+        chat_messages(told, ["data:"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"url": "host:80"}, "url"),
+        ({"url": "http://h", "kind": "triton"}, "kind"),
+        ({"url": "http://h", "concurrency": 0}, "concurrency"),
+    ],
+)
+def test_bad_settings_are_named(options, said):
+    with pytest.raises(ValueError, match=said):
+        ServerSettings(**options)
