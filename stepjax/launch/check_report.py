@@ -1,0 +1,129 @@
+"""What a compile check found, in words."""
+
+import collections
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["print_report", "suggestion"]
+
+_UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def print_report(result: Mapping[str, Any]) -> None:
+    """Print the figures of `compile_check.check`."""
+    mesh, work, settings = result["mesh"], result["work"], result["settings"]
+    axes = ", ".join(f"{name} {size}" for name, size in mesh.items())
+    print(f"{result['model']} on {result['topology']}: {result['chips']} chips, {axes}")
+    print(
+        f"prompts of {work['prompt']:,} tokens with {work['images']} screenshot(s) of "
+        f"{work['width']} x {work['height']}, responses of {work['response']}"
+    )
+    if "train" in result:
+        print(
+            f"\nTrain step: {settings['prompts']} prompts x {settings['group']} "
+            f"responses, {settings['micro_batch']} prompts at a time, moments in "
+            f"{settings['moments']}, remat {settings['remat']}"
+        )
+        _print_program(result["train"], result["chip_memory"], 0.0)
+        _print_times("time", result["train"].get("times"))
+    if "sample" in result:
+        print(f"\nSampling: {settings['sample_rows']} prompts at once")
+        _print_program(result["sample"], result["chip_memory"], result["resident"])
+        for part in ("prefill", "decode"):
+            _print_times(part, result["sample"].get(part))
+    if "round" in result:
+        print("\nA round takes at least (see docs/scaling.md for what is assumed)")
+        for name, seconds in result["round"].items():
+            print(f"  {name:13} {seconds:8.1f} s")
+    verdict = "fits" if result["fits"] else "does not fit: " + result["suggestion"]
+    print(f"\nIt {verdict}" + ("." if result["fits"] else ""))
+
+
+def suggestion(result: Mapping[str, Any]) -> str:
+    """What to change so that a run fits: the first thing that is not done yet.
+
+    Args:
+      result: Of `compile_check.check`.
+
+    Returns:
+      One sentence.
+    """
+    mesh, settings = result["mesh"], result["settings"]
+    shards = mesh["data"] * mesh["fsdp"]
+    train, memory = result.get("train", {}), result["chip_memory"]
+    if train.get("total", 0) <= memory and "limit" not in train:
+        if settings["sample_rows"] > shards:
+            fewer = max(shards, settings["sample_rows"] // 2 // shards * shards)
+            return f"sample from fewer prompts at once, --sample-rows {fewer}."
+    elif mesh["data"] > 1:
+        return f"split the state over more chips, --mesh.data 1 --mesh.fsdp {shards}."
+    elif settings["micro_batch"] > shards:
+        return f"take fewer prompts at a time, --micro-batch {shards}."
+    elif settings["remat"] != "full":
+        return "compute layers again in the backward pass, --remat full."
+    elif not settings["sequence"] and mesh["tensor"] > 1:
+        return "split what layers keep, without --no-sequence."
+    elif settings["moments"] != "bfloat16":
+        return "halve the optimizer's moments, --moments bfloat16."
+    return (
+        "take a slice with more or larger chips (more --mesh.fsdp, or --mesh.tensor as "
+        "far as it divides the model's heads)."
+    )
+
+
+def _print_program(found: Mapping[str, Any], memory: float, resident: float) -> None:
+    if "limit" in found:
+        print(
+            f"  memory        {_show(found['total'])}B per chip, the compiler stops at "
+            f"{_show(found['limit'])}B"
+        )
+        return
+    total = found["total"] + resident
+    parts = [f"{name} {_show(found[name])}B" for name in ("arguments", "temporaries")]
+    if resident:
+        parts.append(f"the train state beside it {_show(resident)}B")
+    print(
+        f"  memory        {_show(total)}B per chip of {_show(memory)}B: "
+        + ", ".join(parts)
+    )
+    print(
+        f"  operations    {_show(found['model_flops'])}FLOP, "
+        f"{_show(found['run_flops'])}FLOP with what is computed again"
+    )
+    for line in _collective_lines(found["collectives"]):
+        print(f"  {line}")
+    print(f"  compiled in   {found['seconds']:.0f} s")
+
+
+def _collective_lines(items: list[dict[str, Any]]) -> list[str]:
+    """One line per kind and group size, largest first."""
+    sums: dict[tuple, list[float]] = collections.defaultdict(lambda: [0, 0.0])
+    for item in items:
+        entry = sums[item["kind"], item["devices"], item["repeated"]]
+        entry[0] += item["times"]
+        entry[1] += item["times"] * item["size"]
+    ordered = sorted(sums.items(), key=lambda pair: -pair[1][1])
+    return [
+        f"{'sends' if index == 0 else '':13} {kind} among {devices}: "
+        f"{int(count):,} times, {_show(size)}B"
+        + (" per micro-batch" if repeated else "")
+        for index, ((kind, devices, repeated), (count, size)) in enumerate(ordered)
+    ]
+
+
+def _print_times(name: str, times: Mapping[str, float] | None) -> None:
+    if not times:
+        return
+    bound = max(times, key=lambda key: times[key])
+    parts = ", ".join(f"{key} {value:.3g}" for key, value in times.items())
+    print(
+        f"  {name:13} at least {times[bound]:.3g} s, bound by {bound} "
+        f"(seconds: {parts})"
+    )
+
+
+def _show(number: float) -> str:
+    for size, unit in _UNITS:
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.3g} "

@@ -1,0 +1,272 @@
+"""Compiles the real train and sampling steps for a TPU that is not there.
+
+`python -m stepjax.launch.compile_check --model qwen2.5-vl-7b --topology v5e:8x8
+--mesh.fsdp 16 --mesh.tensor 4` needs the `libtpu` package, one CPU core and about two
+gigabytes of memory. It prints what each chip has to hold, compute and send, and exits
+with 0 if the run fits, 1 if it does not (with what to change), 2 for a bad command.
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stepjax.launch.check_args import config_of, parse_args, workload_of
+from stepjax.launch.check_report import print_report, suggestion
+from stepjax.launch.collectives import find_collectives, transfer_seconds
+from stepjax.launch.roofline import (
+    MeshSizes,
+    Round,
+    Times,
+    round_times,
+    sample_times,
+    train_times,
+)
+from stepjax.launch.topologies import Topology, describe_topology, quiet_stderr
+from stepjax.launch.work import forward_flops, train_flops
+
+__all__ = ["check", "main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check what the command line asks for; the exit code."""
+    args = parse_args(argv)
+    try:
+        result = check(args)
+    except (ValueError, ImportError) as error:
+        print(f"compile_check: {error}", file=sys.stderr)
+        return 2
+    if args.json:
+        text = json.dumps(result, indent=1) + "\n"
+        Path(args.json).write_text(text, encoding="utf-8")
+    print_report(result)
+    return 0 if result["fits"] else 1
+
+
+def check(args: argparse.Namespace) -> dict[str, Any]:
+    """Compile what is asked for and work out its figures.
+
+    Args:
+      args: From `parse_args`.
+
+    Returns:
+      What `print_report` prints, and "fits"; of numbers, strings, dicts and lists.
+
+    Raises:
+      ValueError: If a setting is wrong, in one line.
+      ImportError: If `libtpu` is missing.
+    """
+    topology = describe_topology(args.topology)
+    import jax
+
+    from stepjax.launch.programs import ProgramSettings
+    from stepjax.training.sharding import make_mesh
+
+    config = config_of(args.model)
+    mesh = make_mesh(args.data, args.fsdp, args.tensor, devices=topology.devices)
+    sizes = MeshSizes(**mesh.shape)
+    work = workload_of(args, config)
+    prompts = -(-max(1, args.rows_per_update // args.group) // sizes.shards)
+    micro = args.micro_batch or sizes.shards
+    prompts = -(-prompts * sizes.shards // micro) * micro
+    rows = args.sample_rows or -(-256 // sizes.shards) * sizes.shards
+    for name, value in (("--micro-batch", micro), ("--sample-rows", rows)):
+        if value % sizes.shards:
+            raise ValueError(
+                f"{name} {value} is not divisible by data * fsdp = {sizes.shards}; "
+                f"choose {-(-value // sizes.shards) * sizes.shards}."
+            )
+    settings = ProgramSettings(
+        work=work,
+        group=args.group,
+        prompts=prompts,
+        micro_batch=micro,
+        sample_rows=rows,
+        remat=args.remat,
+        moments=args.moments,
+        frozen=tuple(args.freeze),
+        sequence=not args.no_sequence,
+    )
+    result: dict[str, Any] = {
+        "model": args.model,
+        "topology": topology.name,
+        "chips": sizes.devices,
+        "chip_memory": topology.chip.memory,
+        "mesh": dataclasses.asdict(sizes),
+        "work": dataclasses.asdict(work),
+        "settings": {
+            name: getattr(settings, name)
+            for name in ("group", "prompts", "micro_batch", "sample_rows", "remat")
+        }
+        | {"moments": args.moments, "sequence": settings.sequence},
+        "versions": {
+            "jax": jax.__version__,
+            "libtpu": importlib.metadata.version("libtpu"),
+        },
+    }
+    if args.only != "sample":
+        result["train"] = _train(config, topology, mesh, sizes, settings)
+    if args.only != "train":
+        result["sample"] = _sample(config, topology, mesh, sizes, settings)
+    result["fits"], result["resident"] = _fits(result)
+    result["suggestion"] = None if result["fits"] else suggestion(result)
+    if args.only is None and result["fits"]:
+        result["round"] = _round(args, config, topology, sizes, settings, result)
+    return result
+
+
+def _train(
+    config: Any, topology: Topology, mesh: Any, sizes: MeshSizes, settings: Any
+) -> dict[str, Any]:
+    from stepjax.launch.programs import lower_train_step
+
+    found = _compile(lower_train_step(config, mesh, settings), sizes)
+    remat, group = settings.remat != "none", settings.group
+    trained = not any("vision" in pattern for pattern in settings.frozen)
+    model, run = train_flops(
+        config, settings.work, group=group, remat=remat, vision=trained
+    )
+    times = train_times(
+        config,
+        topology.chip,
+        sizes,
+        settings.work,
+        prompts=settings.prompts,
+        group=group,
+        micro_batch=settings.micro_batch,
+        remat=remat,
+        vision=trained,
+        moment_bytes=2 if settings.moments == "bfloat16" else 4,
+        link_seconds=transfer_seconds(
+            found.pop("items"),
+            link_rate=topology.chip.link_rate,
+            repeats=settings.prompts // settings.micro_batch,
+        ),
+    )
+    return found | {
+        "model_flops": settings.prompts * model,
+        "run_flops": settings.prompts * run,
+        "times": dataclasses.asdict(times),
+    }
+
+
+def _sample(
+    config: Any, topology: Topology, mesh: Any, sizes: MeshSizes, settings: Any
+) -> dict[str, Any]:
+    from stepjax.launch.programs import lower_sampling
+
+    found = _compile(lower_sampling(config, mesh, settings), sizes)
+    seconds = transfer_seconds(found.pop("items"), link_rate=topology.chip.link_rate)
+    flops = forward_flops(config, settings.work, group=settings.sample_group)
+    prefill, decode = sample_times(
+        config,
+        topology.chip,
+        sizes,
+        settings.work,
+        prompts=settings.sample_rows,
+        group=settings.sample_group,
+        link_seconds=seconds,
+    )
+    total = settings.sample_rows * sum(flops.values())
+    return found | {
+        "model_flops": total,
+        "run_flops": total,
+        "prefill": dataclasses.asdict(prefill),
+        "decode": dataclasses.asdict(decode),
+    }
+
+
+def _compile(lowered: Any, sizes: MeshSizes) -> dict[str, Any]:
+    """Memory per chip and collectives of a program."""
+    began = time.monotonic()
+    try:
+        with quiet_stderr():
+            compiled = lowered.compile()
+    except Exception as error:  # the compiler's own, of several kinds
+        text = " ".join(str(error).split())
+        used = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT])", text)
+        if "RESOURCE_EXHAUSTED" not in text or not used:
+            raise ValueError(
+                f"the compiler refused the program: {text[:400]}"
+            ) from None
+        return {
+            "total": _bytes(used[1], used[2]),
+            "limit": _bytes(used[3], used[4]),
+            "collectives": [],
+            "items": [],
+            "seconds": time.monotonic() - began,
+        }
+    memory = compiled.memory_analysis()
+    items = find_collectives(compiled.as_text(), sizes.devices)
+    arguments = memory.argument_size_in_bytes
+    fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    total = arguments + fresh + memory.temp_size_in_bytes
+    return {
+        "arguments": arguments,
+        "outputs": fresh,
+        "temporaries": memory.temp_size_in_bytes,
+        "total": total + memory.generated_code_size_in_bytes,
+        "collectives": [dataclasses.asdict(item) for item in items],
+        "items": items,
+        "seconds": time.monotonic() - began,
+    }
+
+
+def _bytes(number: str, unit: str) -> float:
+    return float(number) * 1024.0 ** (1 + "KMGT".index(unit))
+
+
+def _fits(result: dict[str, Any]) -> tuple[bool, float]:
+    """Whether both programs fit, the train state staying where it is meanwhile."""
+    train, sample = result.get("train", {}), result.get("sample", {})
+    resident = train.get("arguments", 0.0) if sample else 0.0
+    largest = max(train.get("total", 0.0), sample.get("total", 0.0) + resident)
+    refused = "limit" in train or "limit" in sample
+    return largest <= result["chip_memory"] and not refused, resident
+
+
+def _round(
+    args: argparse.Namespace,
+    config: Any,
+    topology: Topology,
+    sizes: MeshSizes,
+    settings: Any,
+    result: dict[str, Any],
+) -> dict[str, float]:
+    names = [field.name for field in dataclasses.fields(Round)]
+    plan = Round(**{name: getattr(args, f"round_{name}") for name in names})
+    remat = settings.remat != "none"
+    single, group = (
+        train_flops(config, settings.work, group=size, remat=remat, vision=True)[1]
+        for size in (1, settings.group)
+    )
+    decode = Times(**result["sample"]["decode"])
+    together = sample_times(
+        config,
+        topology.chip,
+        sizes,
+        settings.work,
+        prompts=settings.sample_rows,
+        group=settings.group,
+        link_seconds=settings.group * decode.links,
+    )[1]
+    return round_times(
+        plan,
+        update=Times(**result["train"]["times"]),
+        update_prompts=settings.prompts,
+        single_share=single / group,
+        prefill=Times(**result["sample"]["prefill"]),
+        decode=decode,
+        sample_rows=settings.sample_rows,
+        group_decode=together,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
