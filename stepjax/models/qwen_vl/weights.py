@@ -27,9 +27,11 @@ from stepjax.models.qwen_vl.tensors import (
     stored_shapes,
 )
 
-__all__ = ["Checkpoint", "load_params", "read_config"]
+__all__ = ["INDEX_NAME", "Checkpoint", "load_params", "read_config", "read_object"]
 
 INDEX_NAME = "model.safetensors.index.json"
+"""Says which file holds which tensor, where there are several."""
+
 _SPELLINGS = (
     ("model.language_model.", "model."),
     ("model.visual.", "visual."),
@@ -65,7 +67,18 @@ def read_config(folder: str | Path) -> QwenVLConfig:
 
 
 def read_object(path: Path, who: str) -> dict[str, Any]:
-    """The JSON object in a file; an error names `who` wants it and what is wrong."""
+    """The JSON object in a file.
+
+    Args:
+      path: Of the file.
+      who: Named in errors as the one that wants it.
+
+    Returns:
+      The object.
+
+    Raises:
+      ValueError: If the file cannot be read or holds something else.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -297,7 +310,7 @@ def _load(
     shape = checkpoint.shape(entry)
     seen: dict[tuple, np.ndarray] = {}
 
-    def slice_of(index: tuple[slice, ...]) -> np.ndarray:
+    def slice_of(index: Any) -> np.ndarray:
         ranges = tuple(
             cut.indices(size)[:2] for cut, size in zip(index, shape, strict=True)
         )
