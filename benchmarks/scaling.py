@@ -1,0 +1,121 @@
+"""The compile check on several TPU slices, and its table: docs/scaling.md.
+
+Every slice is compiled in a process of its own, a few minutes each, and its figures are
+kept in `runs/scaling`, so that an interrupted table goes on where it stopped.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import print_table
+
+__all__ = ["run"]
+
+FOLDER = Path("runs/scaling")
+MODELS = ("qwen2-vl-7b", "qwen2.5-vl-7b")
+SLICES = {
+    "v5e:8x8": ("--mesh.tensor", "4"),
+    "v5p:2x2x4": ("--mesh.tensor", "4"),
+    "v6e:8x8": ("--mesh.tensor", "4"),
+    "v5e:16x16": ("--mesh.tensor", "4"),
+    "v5p:4x4x4": ("--mesh.tensor", "4"),
+    "v6e:4x4": ("--mesh.tensor", "4", "--moments", "bfloat16"),
+    "v5e:4x4": ("--mesh.tensor", "4", "--moments", "bfloat16"),
+}
+EFFICIENCY = 0.4
+"""Share of the roofline that a round is predicted to reach; an assumption."""
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compile what is not in the folder yet, then print the tables."""
+    del args
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    found = []
+    for name, options in SLICES.items():
+        for model in MODELS:
+            path = FOLDER / f"{model}-{name.replace(':', '-')}.json"
+            if not path.exists():
+                _check(model, name, options, path)
+            if path.exists():
+                found.append(json.loads(path.read_text(encoding="utf-8")))
+    if not found:
+        raise RuntimeError("no slice could be compiled; nothing printed")
+    print_table(
+        "Programs",
+        (
+            "model",
+            "slice",
+            "fsdp x tensor",
+            "train, GB a chip",
+            "sampling, GB a chip",
+            "chip",
+            "update, PFLOP",
+            "update, s at least",
+            "bound by",
+        ),
+        [_program_row(result) for result in found],
+    )
+    print_table(
+        f"A round, in minutes at {EFFICIENCY:.0%} of the roofline",
+        (
+            "model",
+            "slice",
+            "chips",
+            "prefill",
+            "decode",
+            "groups",
+            "train",
+            "model, all",
+            "with environments",
+        ),
+        [_round_row(result) for result in found if "round" in result],
+    )
+
+
+def _check(model: str, name: str, options: tuple[str, ...], path: Path) -> None:
+    command = [sys.executable, "-m", "stepjax.launch.compile_check"]
+    command += ["--model", model, "--topology", name, *options, "--json", str(path)]
+    print(f"compiling {model} for {name}", file=sys.stderr, flush=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode > 1:
+        print(done.stderr.strip(), file=sys.stderr, flush=True)
+
+
+def _program_row(result: dict[str, Any]) -> list[str]:
+    train, sample, mesh = result["train"], result["sample"], result["mesh"]
+    times = train["times"]
+    bound = max(times, key=lambda key: times[key])
+    beside = sample["total"] + result["resident"]
+    memory = result["chip_memory"]
+    return [
+        result["model"],
+        result["topology"],
+        f"{mesh['fsdp']} x {mesh['tensor']}",
+        f"{train['total'] / 1e9:.1f}{'' if train['total'] <= memory else ' (too much)'}",
+        f"{beside / 1e9:.1f}{'' if beside <= memory else ' (too much)'}",
+        f"{memory / 1e9:.0f}",
+        f"{train.get('run_flops', 0) / 1e15:.1f}",
+        f"{times[bound]:.2f}",
+        bound,
+    ]
+
+
+def _round_row(result: dict[str, Any]) -> list[str]:
+    parts = result["round"]
+    minutes = {
+        name: seconds / 60 / (1 if name == "environments" else EFFICIENCY)
+        for name, seconds in parts.items()
+    }
+    own = sum(value for name, value in minutes.items() if name != "environments")
+    return [
+        result["model"],
+        result["topology"],
+        str(result["chips"]),
+        *(f"{minutes[name]:.2f}" for name in ("prefill", "decode", "groups", "train")),
+        f"{own:.1f}",
+        f"{own + minutes['environments']:.1f}",
+    ]
