@@ -91,12 +91,16 @@ def _program_row(result: dict[str, Any]) -> list[str]:
     bound = max(times, key=lambda key: times[key])
     beside = sample["total"] + result["resident"]
     memory = result["chip_memory"]
+
+    def held(size: float) -> str:
+        return f"{size / 1e9:.1f}" + ("" if size <= memory else " (too much)")
+
     return [
         result["model"],
         result["topology"],
         f"{mesh['fsdp']} x {mesh['tensor']}",
-        f"{train['total'] / 1e9:.1f}{'' if train['total'] <= memory else ' (too much)'}",
-        f"{beside / 1e9:.1f}{'' if beside <= memory else ' (too much)'}",
+        held(train["total"]),
+        held(beside),
         f"{memory / 1e9:.0f}",
         f"{train.get('run_flops', 0) / 1e15:.1f}",
         f"{times[bound]:.2f}",
