@@ -106,6 +106,7 @@ class HostBackend:
         self._buckets = tuple(buckets)
         self._sample_fn = sample_fn
         self._sampler = sampler
+        self._first_slot = 0
         if guides is None and demonstrate is not None:
             guides = PointerGuides(demonstrate=demonstrate)
         self._guides = guides
@@ -143,6 +144,7 @@ class HostBackend:
         """
         heat = np.float32(temperature)
         if self._sampler is not None:
+            self._first_slot = first_slot
             self._sampler.start(params, key, temperature=float(heat))
             return self._play(task_ids, seeds, self._sampler)
 
@@ -213,7 +215,7 @@ class HostBackend:
         if callable(choose):
             act = self._in_batches(choose, recorder)
         else:
-            act = PonderingPolicy(choose, recorder)
+            act = PonderingPolicy(choose, recorder, first_slot=self._first_slot)
         episodes = [
             (self._task(int(task_id), int(seed)), int(seed))
             for task_id, seed in zip(task_ids, seeds, strict=True)

@@ -49,8 +49,9 @@ class Sampler(Protocol):
 class PonderingPolicy:
     """A sampler as the policy of a pool; every step is recorded."""
 
-    def __init__(self, sampler: Sampler, recorder: Recorder):
+    def __init__(self, sampler: Sampler, recorder: Recorder, *, first_slot: int = 0):
         self._sampler, self._recorder = sampler, recorder
+        self._first_slot = first_slot
 
     @property
     def busy(self) -> bool:
@@ -62,7 +63,8 @@ class PonderingPolicy:
         for ticket, one in zip(tickets, ready, strict=True):
             batch, _, _ = self._recorder.prompts([one], 1)
             prompt = jax.tree.map(lambda leaf: leaf[0], batch)
-            self._sampler.begin(ticket, prompt, one.episode, one.step)
+            slot = self._first_slot + one.episode
+            self._sampler.begin(ticket, prompt, slot, one.step)
 
     def answers(self, wait_seconds: float) -> Sequence[tuple[int, Answer]]:
         """Tickets and answers that are there, after some thinking or waiting."""

@@ -111,6 +111,7 @@ class SimScreensBackend(HostBackend):
         size: tuple[int, int],
         max_steps: int = _MOST_STEPS,
         num_envs: int = 16,
+        practice_ids: np.ndarray | None = None,
         **options: Any,
     ):
         """A backend.
@@ -122,6 +123,8 @@ class SimScreensBackend(HostBackend):
           size: Width and height of the pictures.
           max_steps: Step limit of an episode.
           num_envs: Desktops side by side.
+          practice_ids: Tasks of the pool that are demonstrated, by one who knows; None
+            for practice tasks outside the pool, by one who errs.
           **options: Further options of `HostBackend`.
 
         Raises:
@@ -133,6 +136,7 @@ class SimScreensBackend(HostBackend):
                 f"simulator's own limit, got {max_steps}."
             )
         self._pool, self._size = sim.load_world(), size
+        self._shown_ids = practice_ids
         table = sim.task_table()
         names = [field.name for field in dataclasses.fields(TaskTable)]
         super().__init__(
@@ -149,7 +153,7 @@ class SimScreensBackend(HostBackend):
         )
 
     def demonstrations(self, num_episodes: int, seed: int) -> tuple[Any, np.ndarray]:
-        """What a demonstrator did on practice tasks, none of them in the pool.
+        """What a demonstrator did on practice tasks.
 
         Only episodes in which it succeeded are kept: a small policy that sees pixels
         has enough to learn from those.
@@ -161,12 +165,12 @@ class SimScreensBackend(HostBackend):
         Returns:
           Prompts [S, ...] and response tokens [S, A] int32 of all steps.
         """
-        world, drafts = build_world(), practice_drafts(num_episodes, seed)
         fill = -num_episodes % _TOGETHER
-        tasks = stack_tasks(
-            world, drafts + drafts[:1] * fill, np.full(num_episodes + fill, -1)
+        tasks, texts = self._practice(num_episodes, seed)
+        tasks = jax.tree.map(
+            lambda leaf: np.concatenate([leaf, np.repeat(leaf[:1], fill, 0)]), tasks
         )
-        run = _demonstrator(self.max_steps)
+        run = _demonstrator(self.max_steps, self._shown_ids is None)
         prompts, tokens = [], []
         for at in range(0, num_episodes, _TOGETHER):
             part = jax.tree.map(lambda leaf, at=at: leaf[at : at + _TOGETHER], tasks)
@@ -174,17 +178,27 @@ class SimScreensBackend(HostBackend):
             key = jax.random.fold_in(jax.random.key(seed), at)
             found = jax.device_get(run(self._pool, part, seeds, key))
             for row in range(min(_TOGETHER, num_episodes - at)):
-                text = write_instruction(world, drafts[at + row])
                 if found[3][row]:
-                    self._write_down(found, row, text, prompts, tokens)
+                    self._write_down(found, row, texts[at + row], prompts, tokens)
         if not tokens:
             return self._codec.empty_prompt(), np.zeros((0, self._codec.num_tokens))
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *prompts)
         return stacked, np.stack(tokens)
 
+    def _practice(self, count: int, seed: int) -> tuple[sim.SimTask, list[str]]:
+        """Tasks [count, ...] to demonstrate, as arrays and in words."""
+        if self._shown_ids is None:
+            world, drafts = build_world(), practice_drafts(count, seed)
+            tasks = stack_tasks(world, drafts, np.full(count, -1))
+            return tasks, [write_instruction(world, draft) for draft in drafts]
+        ids = np.resize(self._shown_ids, count)
+        tasks = jax.tree.map(lambda leaf: np.asarray(leaf)[ids], self._pool.tasks)
+        return tasks, [self.tasks.instruction(int(number), 0) for number in ids]
+
     def fingerprint(self) -> str:
         """Digest of the world, the tasks and the encoding."""
-        parts = (self._size, self.max_steps, self._codec, _TOGETHER)
+        shown = None if self._shown_ids is None else list(map(int, self._shown_ids))
+        parts = (self._size, self.max_steps, self._codec, _TOGETHER, shown)
         digest = hashlib.sha256(repr(parts).encode())
         for leaf in jax.tree.leaves(self._pool):
             digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -217,5 +231,7 @@ class SimScreensBackend(HostBackend):
 
 
 @functools.cache
-def _demonstrator(num_steps: int) -> Callable[..., tuple]:
-    return jax.jit(functools.partial(demonstrated_states, num_steps=num_steps))
+def _demonstrator(num_steps: int, fallible: bool) -> Callable[..., tuple]:
+    return jax.jit(
+        functools.partial(demonstrated_states, num_steps=num_steps, fallible=fallible)
+    )
