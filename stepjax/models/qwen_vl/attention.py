@@ -10,6 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from stepjax.models.qwen_vl.flash import flash_attend
 
 __all__ = ["KINDS", "attend", "chunk_of", "resolve", "visible"]
 
@@ -19,16 +22,18 @@ KINDS = ("auto", "plain", "cudnn", "tpu_flash")
 MASKED = -1e30
 """Score of a key that is not seen; finite, so that padding attends to something."""
 
+_SHORT = 256
 _WHOLE = 1024
 _CHUNKS = 16
 
 
-def resolve(kind: str, dtype: Any) -> str:
+def resolve(kind: str, dtype: Any, mesh: Mesh | None = None) -> str:
     """The implementation to use.
 
     Args:
       kind: One of `KINDS`; "auto" takes the fastest one for the default device.
       dtype: Type of the activations; cuDNN needs 16 bits.
+      mesh: Where the TPU kernel is split; without, "auto" takes it on one device only.
 
     Returns:
       "plain", "cudnn" or "tpu_flash".
@@ -45,7 +50,8 @@ def resolve(kind: str, dtype: Any) -> str:
         return kind
     backend = jax.default_backend()
     if backend == "tpu":
-        return "tpu_flash"
+        alone = mesh is not None or jax.device_count() == 1
+        return "tpu_flash" if alone else "plain"
     return "cudnn" if backend == "gpu" and narrow else "plain"
 
 
@@ -218,6 +224,7 @@ def attend(
     offset: Any = None,
     layout: tuple[int, int] | None = None,
     kind: str = "plain",
+    mesh: Mesh | None = None,
 ) -> jax.Array:
     """The values that queries see, weighed by how well keys match.
 
@@ -232,7 +239,9 @@ def attend(
       layout: (prompt, response) if T = C = prompt + G * response, the first `prompt`
         entries are of segments 0 and -1, and the next stretches of `response` entries
         of segments 1 and -1, 2 and -1, and so on; saves the work between responses.
-      kind: "plain", "cudnn" or "tpu_flash", from `resolve`.
+      kind: "plain", "cudnn" or "tpu_flash", from `resolve`; the last needs `layout`,
+        and more than 256 entries to be worth it, and is plain without.
+      mesh: For "tpu_flash" on several devices.
 
     Returns:
       [S, T, H, E] of the query's type. A query that sees no key gets finite numbers
@@ -244,7 +253,12 @@ def attend(
         slots = _slots(offset, 0, query.shape[1])
         seen = visible(query_segments, key_segments, slots)
         return _cudnn(query, key, value, seen)
-    if layout is not None and layout[0] < query.shape[1]:
+    if kind == "tpu_flash" and layout is not None and query.shape[1] > _SHORT:
+        ordered = offset is not None
+        return flash_attend(
+            query, key, value, query_segments, layout=layout, ordered=ordered, mesh=mesh
+        )
+    if layout is not None and layout[0] < query.shape[1] and offset is not None:
         return _packed(query, key, value, query_segments, layout)
     return _by_chunks(query, key, value, query_segments, key_segments, offset)
 

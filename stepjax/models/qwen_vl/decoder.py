@@ -210,7 +210,7 @@ def decode(
     return x, cache
 
 
-def _own(segments: jax.Array, layout: tuple[int, int] | None, kind: str) -> Callable:
+def _own(segments: jax.Array, layout: tuple[int, int] | None, setup: Setup):
     """Attention of entries to each other."""
 
     def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -222,7 +222,8 @@ def _own(segments: jax.Array, layout: tuple[int, int] | None, kind: str) -> Call
             key_segments=segments,
             offset=0,
             layout=layout,
-            kind=kind,
+            kind=setup.attention,
+            mesh=setup.mesh,
         )
 
     return attend
@@ -230,7 +231,7 @@ def _own(segments: jax.Array, layout: tuple[int, int] | None, kind: str) -> Call
 
 def _without_cache(layers, x, angles, segments, config, setup, layout):
     layer = DecoderLayer(config, setup)
-    attend = _own(segments, layout, setup.attention)
+    attend = _own(segments, layout, setup)
 
     def apply(x, params):
         return layer.apply({"params": params}, x, angles, attend)
@@ -249,7 +250,7 @@ def _with_cache(layers, x, angles, known, cache, config, setup):
     seen = _write(cache.segments, segments, cache.length)
     layer = DecoderLayer(config, setup)
     stacked = not isinstance(cache.keys, tuple)
-    own = _own(segments, layout, setup.attention)
+    own = _own(segments, layout, setup)
 
     def step(x, params, keys, values, index):
         written = []

@@ -41,6 +41,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from stepjax.models.qwen_vl import decoder, vision
 from stepjax.models.qwen_vl.attention import resolve
@@ -299,6 +300,7 @@ def make_qwen_vl(
     attention: str = "auto",
     scan: bool = True,
     constrain: Callable[[jax.Array, tuple[str, ...]], jax.Array] | None = None,
+    mesh: Mesh | None = None,
 ) -> QwenVL:
     """A model.
 
@@ -312,6 +314,8 @@ def make_qwen_vl(
       scan: Whether layers are a loop in the program, which compiles faster.
       constrain: `constrain(array, names) -> array` pins shardings of activations by
         the names of their axes.
+      mesh: Mesh of data, fsdp and tensor for "tpu_flash", which the compiler cannot
+        split by itself; None for one device.
 
     Returns:
       The model.
@@ -332,9 +336,10 @@ def make_qwen_vl(
     setup = Setup(
         dtype=jnp.dtype(dtype),
         param_dtype=jnp.dtype(param_dtype),
-        attention=resolve(attention, dtype),
+        attention=resolve(attention, dtype, mesh),
         remat=remat,
         scan=scan,
+        mesh=mesh,
         **options,
     )
     return QwenVL(config=config, setup=setup)

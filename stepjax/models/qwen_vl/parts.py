@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 __all__ = [
     "REMAT",
@@ -40,6 +41,7 @@ class Setup:
       scan: Whether stacks are loops in the compiled program, or written out.
       constrain: `constrain(array, names)` is called on activations with names of their
         axes, to pin shardings; by default nothing.
+      mesh: Where "tpu_flash" is split, or None for one device.
     """
 
     dtype: Any = jnp.bfloat16
@@ -48,6 +50,7 @@ class Setup:
     remat: str = "none"
     scan: bool = True
     constrain: Callable[[jax.Array, tuple[str, ...]], jax.Array] = _same
+    mesh: Mesh | None = None
 
 
 def dense(

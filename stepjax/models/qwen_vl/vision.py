@@ -116,7 +116,12 @@ class VisionBlock(nn.Module):
         parts = [part.reshape(-1, window, *heads) for part in parts]
         rows = jnp.broadcast_to(segments, x.shape[:2]).reshape(-1, window)
         out = attention.attend(
-            *parts, query_segments=rows, key_segments=rows, kind=setup.attention
+            *parts,
+            query_segments=rows,
+            key_segments=rows,
+            layout=(window, 0),
+            kind=setup.attention,
+            mesh=setup.mesh,
         )
         out = out.reshape(*x.shape[:2], *heads)
         width = (vision.hidden_size,)
