@@ -49,7 +49,7 @@ _DESKTOP = ExperimentConfig(
     optim=OptimizerConfig(learning_rate=1e-3),
     eval=EvalConfig(every=14, episodes_per_task=2),
     policy=PolicyConfig(width=64),
-    warm_start=WarmStartConfig(episodes=480, steps=400, batch_size=32),
+    warm_start=WarmStartConfig(episodes=360, steps=300, batch_size=32),
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(

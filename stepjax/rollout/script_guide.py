@@ -135,7 +135,8 @@ class ScriptGuide:
         share, where = of_task.uniform(low, high), of_task.random()
         if np.random.default_rng([self._seed, 2, episode]).random() >= share:
             return None
-        return int(where * len(self._scripts[episode]))
+        # To end before the last step, which is to say DONE, would be no giving up.
+        return int(where * max(1, len(self._scripts[episode]) - 1))
 
     def choose(
         self, ready: Sequence[Ready], contexts: Sequence[Any]
