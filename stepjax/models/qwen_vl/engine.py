@@ -148,6 +148,7 @@ class Engine:
         """
         self._waiting.clear()
         self._held = [None] * self._sizes.slots
+        self._slots = None
         self._params, self._key = params, key
         self._temperature = np.float32(temperature)
 

@@ -108,7 +108,7 @@ class ServerSampler:
           top_p: Share of the probability that is sampled from.
           stop_strings: Texts that end a response.
           export: `export(params, folder)` writes weights as the server loads them;
-            None if it is never to be given new ones.
+            None if it has the right ones and is never to be given others.
           folder: Where to export to, seen by the server under the same path.
 
         Raises:
@@ -139,8 +139,8 @@ class ServerSampler:
     def start(self, params: Any, key: jax.Array, *, temperature: float) -> None:
         """Forget all requests and sample with these parameters from now on.
 
-        The first parameters are taken to be those that the server was started with;
-        others are exported and handed over.
+        Parameters that the server was not given before are exported and handed over,
+        also the first: it may have been started with others.
 
         Args:
           params: The model's parameters.
@@ -155,9 +155,12 @@ class ServerSampler:
         self._asked.clear()
         leaves = jax.tree.leaves(params)
         known = self._given
-        if known is not None and any(
-            one is not other for one, other in zip(leaves, known, strict=True)
-        ):
+        if known is None:
+            fresh = self._export is not None
+        else:
+            pairs = zip(leaves, known, strict=True)
+            fresh = any(one is not other for one, other in pairs)
+        if fresh:
             self._hand_over(params)
         self._given = leaves
         base = np.asarray(jax.random.key_data(key)).astype(np.uint64).ravel()
