@@ -40,6 +40,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--micro-batch", type=int, help="prompts of a pass; default: one per row shard")
     add("--sample-rows", type=int, help="prompts sampled from at once; default: 256")
     add("--remat", choices=("none", "full", "dots"), default="full")
+    add("--attention", choices=("plain", "tpu_flash"), default="tpu_flash")
     add("--moments", choices=("float32", "bfloat16"), default="float32")
     add("--freeze", nargs="*", default=[], help="patterns of parameters at rest")
     add("--no-sequence", action="store_true", help="do not split lengths over tensor")

@@ -90,6 +90,7 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         sample_rows=rows,
         remat=args.remat,
         moments=args.moments,
+        attention=args.attention,
         frozen=tuple(args.freeze),
         sequence=not args.no_sequence,
     )
@@ -104,7 +105,8 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
             name: getattr(settings, name)
             for name in ("group", "prompts", "micro_batch", "sample_rows", "remat")
         }
-        | {"moments": args.moments, "sequence": settings.sequence},
+        | {"moments": args.moments, "attention": args.attention}
+        | {"sequence": settings.sequence},
         "versions": {
             "jax": jax.__version__,
             "libtpu": importlib.metadata.version("libtpu"),
@@ -142,6 +144,7 @@ def _train(
         micro_batch=settings.micro_batch,
         remat=remat,
         vision=trained,
+        scores=settings.attention == "plain",
         moment_bytes=2 if settings.moments == "bfloat16" else 4,
         link_seconds=transfer_seconds(
             found.pop("items"),
@@ -171,6 +174,7 @@ def _sample(
         settings.work,
         prompts=settings.sample_rows,
         group=settings.sample_group,
+        scores=settings.attention == "plain",
         link_seconds=seconds,
     )
     total = settings.sample_rows * sum(flops.values())
@@ -254,6 +258,7 @@ def _round(
         settings.work,
         prompts=settings.sample_rows,
         group=settings.group,
+        scores=settings.attention == "plain",
         link_seconds=settings.group * decode.links,
     )[1]
     return round_times(

@@ -54,7 +54,7 @@ class ProgramSettings:
       moments: Type of Adam's moments, "float32" or "bfloat16".
       frozen: Regular expressions of parameters that do not learn.
       sequence: Whether what layers keep is split over `tensor` too.
-      attention: Of the train step; see `make_qwen_vl`.
+      attention: "plain" or "tpu_flash"; decoding from a cache is always plain.
       num_tasks: Tasks in the pool.
     """
 
@@ -68,7 +68,7 @@ class ProgramSettings:
     moments: str = "float32"
     frozen: Sequence[str] = ()
     sequence: bool = False
-    attention: str = "plain"
+    attention: str = "tpu_flash"
     num_tasks: int = 369
 
 
@@ -94,6 +94,7 @@ def lower_train_step(
         remat=settings.remat,
         attention=settings.attention,
         constrain=activation_constraint(mesh, rules),
+        mesh=mesh,
     )
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     trainable = trainable_mask(shapes, settings.frozen) if settings.frozen else None
@@ -134,8 +135,9 @@ def lower_sampling(config: QwenVLConfig, mesh: Mesh, settings: ProgramSettings) 
     model = make_qwen_vl(
         config,
         param_dtype=jnp.bfloat16,
-        attention="plain",
+        attention=settings.attention,
         constrain=activation_constraint(mesh),
+        mesh=mesh,
     )
     work = settings.work
     sample = functools.partial(

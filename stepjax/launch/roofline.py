@@ -126,6 +126,7 @@ def train_times(
     micro_batch: int,
     remat: bool,
     vision: bool,
+    scores: bool,
     moment_bytes: int,
     link_seconds: float,
 ) -> Times:
@@ -141,6 +142,7 @@ def train_times(
       micro_batch: Prompts of one pass, over all devices.
       remat: Whether layers are computed again.
       vision: Whether the vision tower learns.
+      scores: Whether scores of attention pass through memory: not with a flash kernel.
       moment_bytes: Bytes of one moment, 4 or 2.
       link_seconds: From the compiled program's collectives.
 
@@ -154,7 +156,7 @@ def train_times(
     # Gathered in bfloat16, written and read once per pass; gradients likewise.
     weights = 2 * parameters * (2 * passes + 2) / mesh.tensor
     weights *= -(-prompts // micro_batch)
-    entries = _entry_bytes(config, work, group, mesh.tensor) * (passes + 1)
+    entries = _entry_bytes(config, work, group, mesh.tensor, scores) * (passes + 1)
     update = parameters * (4 * 4 + 4 * moment_bytes) / mesh.devices
     moved = weights + local * entries + update
     return Times(
@@ -172,6 +174,7 @@ def sample_times(
     *,
     prompts: int,
     group: int,
+    scores: bool,
     link_seconds: float,
 ) -> tuple[Times, Times]:
     """Limits of sampling `group` responses to each of `prompts` prompts.
@@ -183,6 +186,7 @@ def sample_times(
       work: Shapes; responses are taken to have their full length.
       prompts: Prompts at once, over all devices.
       group: Responses to each.
+      scores: As in `train_times`, in the prefill.
       link_seconds: From the compiled program's collectives; counted with decoding,
         which has nearly all of them.
 
@@ -196,7 +200,7 @@ def sample_times(
     parts = num_params(config)
     weights = 2 * sum(parts.values()) / mesh.tensor
     local = -(-prompts // mesh.shards)
-    prefill = weights + local * _entry_bytes(config, work, 0, mesh.tensor)
+    prefill = weights + local * _entry_bytes(config, work, 0, mesh.tensor, scores)
     spoken = 2 * (parts["layers"] + (parts["head"] or parts["embed"])) / mesh.tensor
     slots = work.prompt + group * work.response / 2
     kept = (
@@ -256,20 +260,22 @@ def round_times(
 
 
 def _entry_bytes(
-    config: QwenVLConfig, work: Workload, group: int, tensor: int
+    config: QwenVLConfig, work: Workload, group: int, tensor: int, scores: bool
 ) -> float:
-    """Bytes that one pass over a row moves, scores of plain attention included."""
+    """Bytes that one pass over a row moves, with those of scores or without."""
     text, vision = config.text, config.vision
     tokens = work.prompt + group * max(work.response - 1, 0)
     heads = (2 * text.num_heads + 2 * text.num_kv_heads) * text.head_dim
     wide = 2 * (heads + 3 * text.intermediate_size) / tensor
-    layers = text.num_layers * tokens * 2 * (12 * text.hidden_size + wide)
-    seen = work.prompt**2 / 2 + group * work.response * (work.prompt + work.response)
-    scores = text.num_layers * text.num_heads * seen / tensor * (4 * 2 + 2 * 2)
+    moved = text.num_layers * tokens * 2 * (12 * text.hidden_size + wide)
     patches = work.images * (work.height // vision.patch_size)
     patches *= work.width // vision.patch_size
     inner = 2 * (4 * vision.hidden_size + 3 * vision.intermediate_size) / tensor
-    tower = vision.depth * patches * 2 * (12 * vision.hidden_size + inner)
-    full = len(vision.full_attention_layers) if vision.window_size else vision.depth
-    tower += full * vision.num_heads / tensor * float(patches) ** 2 * (4 * 2 + 2 * 2)
-    return layers + scores + tower
+    moved += vision.depth * patches * 2 * (12 * vision.hidden_size + inner)
+    if scores:
+        each = 4 * 2 + 2 * 2  # written and read in float32, then in bfloat16
+        seen = work.prompt**2 / 2 + group * work.response * work.prompt
+        moved += text.num_layers * text.num_heads * seen / tensor * each
+        full = len(vision.full_attention_layers) if vision.window_size else vision.depth
+        moved += full * vision.num_heads / tensor * float(patches) ** 2 * each
+    return moved

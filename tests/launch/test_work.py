@@ -124,6 +124,7 @@ def test_train_times_scale_with_chips():
             micro_batch=fsdp,
             remat=True,
             vision=True,
+            scores=False,
             moment_bytes=4,
             link_seconds=0.5,
         )
