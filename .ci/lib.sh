@@ -132,6 +132,14 @@ install_chromium() {
   apt_install chromium chromium-headless-shell && chromium-headless-shell --version
 }
 
+# The vision-language models against transformers, slow comparisons included, and a
+# compilation for a TPU. Heavy packages that nothing else needs, so they come late.
+parity() {
+  retry pip install -qq --no-deps -r requirements/ci-parity.txt || return 1
+  run_tests parity "$work/venv" -m "not accelerator and not desktop and not browser" \
+    tests/models/qwen_vl tests/launch/test_compile_check.py
+}
+
 # Real applications in sandboxes; the quickest tasks only, the others are marked slow.
 desktop_tests() {
   scripts/install-desktop >"$results/desktop-apt.log" 2>&1 || {
