@@ -129,7 +129,7 @@ class VLCodec:
         keeps = self.prompts.num_screenshots > 0
         turn = Turn(
             response=self.response_text(np.asarray(tokens)),
-            image=context if keeps else None,
+            image=np.array(context) if keeps else None,
         )
         kept = self.prompts.turns_kept
         return [*history, turn][-kept:] if kept else []

@@ -19,8 +19,8 @@ import numpy as np
 from stepjax.models.qwen_vl.config import config_to_hf
 from stepjax.models.qwen_vl.dimensions import QwenVLConfig
 from stepjax.models.qwen_vl.slices import to_stored
-from stepjax.models.qwen_vl.tensors import Entry, axis_sizes, entries
-from stepjax.models.qwen_vl.weights import INDEX_NAME, read_object
+from stepjax.models.qwen_vl.tensor_files import INDEX_NAME, read_object
+from stepjax.models.qwen_vl.tensors import Entry, axis_sizes, entries, param_shape
 
 __all__ = ["COPIED_FILES", "save_params"]
 
@@ -153,6 +153,14 @@ def _check_tree(params: Mapping[str, Any], config: QwenVLConfig) -> None:
             f"save_params: params are not those of this {config.architecture}: "
             f"{', '.join(wrong[:3])} differ."
         )
+    sizes = axis_sizes(config)
+    for entry in entries(config):
+        shape = tuple(_leaf(params, entry).shape)
+        if shape != param_shape(entry, sizes):
+            raise ValueError(
+                f"save_params: {'/'.join(entry.path)} must have shape "
+                f"{param_shape(entry, sizes)}, got {shape}."
+            )
 
 
 def _tensors(

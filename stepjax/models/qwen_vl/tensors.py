@@ -8,12 +8,20 @@ comes on top.
 """
 
 import dataclasses
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from stepjax.models.qwen_vl.dimensions import QwenVLConfig
 
-__all__ = ["Entry", "axis_sizes", "entries", "parse_layout", "stored_shapes"]
+__all__ = [
+    "Entry",
+    "axis_sizes",
+    "entries",
+    "param_shape",
+    "parse_layout",
+    "stored_shapes",
+]
 
 _GROUP = re.compile(r"\(([^)]*)\)|(\S+)")
 _PARTS = ("query", "key", "value")
@@ -84,19 +92,34 @@ def axis_sizes(config: QwenVLConfig) -> dict[str, int]:
     }
 
 
+def _shape(layout: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(
+        math.prod(sizes[name] for name in group) for group in parse_layout(layout)
+    )
+
+
 def stored_shapes(config: QwenVLConfig) -> dict[str, tuple[int, ...]]:
     """The name and shape of every tensor that a folder of this model holds."""
     sizes = axis_sizes(config)
-    shapes = {}
-    for entry in entries(config):
-        shape = []
-        for group in parse_layout(entry.stored):
-            count = 1
-            for name in group:
-                count *= sizes[name]
-            shape.append(count)
-        shapes.update(dict.fromkeys(entry.names, tuple(shape)))
-    return shapes
+    return {
+        name: _shape(entry.stored, sizes)
+        for entry in entries(config)
+        for name in entry.names
+    }
+
+
+def param_shape(entry: Entry, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of a parameter, with its axis of layers.
+
+    Args:
+      entry: Which parameter.
+      sizes: From `axis_sizes`.
+
+    Returns:
+      The shape.
+    """
+    own = _shape(entry.ours, sizes)
+    return (len(entry.names), *own) if entry.stacked else own
 
 
 def entries(config: QwenVLConfig) -> tuple[Entry, ...]:

@@ -1,13 +1,10 @@
 """Weights of a Hugging Face folder as a parameter tree, read straight into shards.
 
 Every device's part of a parameter is read from the file by itself, so a host reads only
-what its devices hold. Both spellings of names are known: that of published folders
-(`model.layers.0...`, `visual...`) and that of newer programs
-(`model.language_model.layers.0...`, `model.visual...`). Needs safetensors, of the extra
-`vlm`.
+what its devices hold. Needs safetensors, of the extra `vlm`. The way back is
+`stepjax.models.qwen_vl.export`.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,27 +15,10 @@ import numpy as np
 
 from stepjax.models.qwen_vl.config import config_from_hf
 from stepjax.models.qwen_vl.dimensions import QwenVLConfig
-from stepjax.models.qwen_vl.slices import read_part
-from stepjax.models.qwen_vl.tensors import (
-    Entry,
-    axis_sizes,
-    entries,
-    parse_layout,
-    stored_shapes,
-)
+from stepjax.models.qwen_vl.tensor_files import Checkpoint, read_object
+from stepjax.models.qwen_vl.tensors import Entry, entries
 
-__all__ = ["INDEX_NAME", "Checkpoint", "load_params", "read_config", "read_object"]
-
-INDEX_NAME = "model.safetensors.index.json"
-"""Says which file holds which tensor, where there are several."""
-
-_SPELLINGS = (
-    ("model.language_model.", "model."),
-    ("model.visual.", "visual."),
-)
-_FLOATS = {"F64", "F32", "F16", "BF16"}
-_SHOWN = 3
-_HOW = "load_params"
+__all__ = ["load_params", "read_config"]
 
 
 def read_config(folder: str | Path) -> QwenVLConfig:
@@ -64,196 +44,6 @@ def read_config(folder: str | Path) -> QwenVLConfig:
         return config_from_hf(found)
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def read_object(path: Path, who: str) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Args:
-      path: Of the file.
-      who: Named in errors as the one that wants it.
-
-    Returns:
-      The object.
-
-    Raises:
-      ValueError: If the file cannot be read or holds something else.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{who}: {path} cannot be read: {error}.") from error
-    if not isinstance(found, dict):
-        raise ValueError(
-            f"{who}: {path} must hold an object, got {type(found).__name__}."
-        )
-    return found
-
-
-class Checkpoint:
-    """The tensors of a folder, checked against a model, and how much was read.
-
-    Attributes:
-      config: The model's dimensions.
-      bytes_read: Bytes of tensors read so far.
-    """
-
-    config: QwenVLConfig
-    bytes_read: int
-
-    def __init__(self, folder: str | Path, config: QwenVLConfig | None = None):
-        """Open a folder; no tensor is read yet.
-
-        Args:
-          folder: With `config.json` and `*.safetensors`.
-          config: The dimensions expected; None for those of the folder.
-
-        Raises:
-          ValueError: If a tensor is missing, not part of the model, or of another
-            shape or type; if a file is missing or broken.
-          ImportError: If safetensors is not installed.
-        """
-        self.config = read_config(folder) if config is None else config
-        self.bytes_read = 0
-        self._sizes = axis_sizes(self.config)
-        self._handles: dict[str, Any] = {}
-        self._where: dict[str, tuple[Any, str]] = {}
-        for path in _files(Path(folder)):
-            self._open(path)
-        self._check(Path(folder))
-
-    def _open(self, path: Path) -> None:
-        try:
-            from safetensors import SafetensorError, safe_open
-        except ImportError as error:
-            raise ImportError(
-                f"{_HOW}: safetensors is not installed; install it with "
-                "`pip install 'stepjax[vlm]'`."
-            ) from error
-        try:
-            handle = safe_open(path, framework="numpy")
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{_HOW}: {path} cannot be read: {error}.") from error
-        for stored in handle.keys():  # noqa: SIM118 (it is no dict)
-            name = _canonical(stored)
-            if name in self._where:
-                raise ValueError(
-                    f"{_HOW}: {path} holds {stored}, which another file or spelling "
-                    f"holds as {self._where[name][1]}; remove one of them."
-                )
-            self._where[name] = (handle, stored)
-
-    def _check(self, folder: Path) -> None:
-        """Raise unless the tensors are those of the model."""
-        expected = stored_shapes(self.config)
-        missing = [name for name in expected if name not in self._where]
-        known = {*expected, "lm_head.weight"}
-        extra = [
-            name
-            for name in self._where
-            if name not in known and not name.endswith(".inv_freq")
-        ]
-        misshapen, types = [], []
-        for name, shape in expected.items():
-            if name in missing:
-                continue
-            handle, stored = self._where[name]
-            tensor = handle.get_slice(stored)
-            found = tuple(tensor.get_shape())
-            if found != shape:
-                misshapen.append(f"{name} is {list(found)}, must be {list(shape)}")
-            if tensor.get_dtype() not in _FLOATS:
-                types.append(f"{name} is {tensor.get_dtype()}")
-        kind = self.config.architecture
-        for wrong, what in (
-            (missing, f"lacks tensors of {kind}"),
-            (extra, f"holds tensors that {kind} does not have"),
-            (misshapen, "holds tensors of other shapes than config.json says"),
-            (types, f"holds quantized tensors, only {sorted(_FLOATS)} are read"),
-        ):
-            if wrong:
-                raise ValueError(f"{_HOW}: {folder} {what}: {_some(wrong)}.")
-
-    def read(self, entry: Entry, layer: int, index: tuple[slice, ...]) -> np.ndarray:
-        """A slice of one layer of a parameter.
-
-        Args:
-          entry: Which parameter.
-          layer: Which of its tensors.
-          index: One slice per axis, without the axis of layers.
-
-        Returns:
-          The numbers, in the file's type.
-        """
-        handle, stored = self._where[entry.names[layer]]
-        tensor = _Counting(handle.get_slice(stored))
-        found = read_part(
-            tensor, entry.stored, entry.ours, self._sizes, index, entry.part
-        )
-        self.bytes_read += tensor.bytes_read
-        return found
-
-    def shape(self, entry: Entry) -> tuple[int, ...]:
-        """Shape of a parameter, with its axis of layers."""
-        own = tuple(
-            int(np.prod([self._sizes[name] for name in group]))
-            for group in parse_layout(entry.ours)
-        )
-        return (len(entry.names), *own) if entry.stacked else own
-
-
-class _Counting:
-    """A tensor in a file that adds up what is read of it."""
-
-    def __init__(self, tensor: Any):
-        self._tensor = tensor
-        self.bytes_read = 0
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        found = self._tensor[index]
-        self.bytes_read += found.nbytes
-        return found
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _canonical(name: str) -> str:
-    """A tensor's name as published folders spell it."""
-    for newer, published in _SPELLINGS:
-        if name.startswith(newer):
-            return published + name[len(newer) :]
-    return name
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files that hold tensors."""
-    index = folder / INDEX_NAME
-    if index.is_file():
-        listed = read_object(index, _HOW).get("weight_map")
-        if not isinstance(listed, Mapping) or not listed:
-            raise ValueError(f"{_HOW}: {index} has no weight_map.")
-        paths = []
-        for name in sorted({str(value) for value in listed.values()}):
-            path = folder / name
-            if Path(name).name != name or not path.is_file():
-                raise ValueError(
-                    f"{_HOW}: {index} names {name}, which is not in {folder}; download "
-                    "the folder again."
-                )
-            paths.append(path)
-        return paths
-    single = folder / "model.safetensors"
-    if single.is_file():
-        return [single]
-    if list(folder.glob("*.bin")):
-        raise ValueError(
-            f"{_HOW}: {folder} holds weights as *.bin, which are pickles and not read; "
-            "save them with transformers: model.save_pretrained(folder)."
-        )
-    raise ValueError(f"{_HOW}: {folder} has no model.safetensors and no {INDEX_NAME}.")
 
 
 def load_params(
@@ -287,7 +77,9 @@ def load_params(
       >>> params["embed"]["embedding"].shape
       (512, 64)
     """
-    checkpoint = folder if isinstance(folder, Checkpoint) else Checkpoint(folder)
+    checkpoint = folder
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = Checkpoint(checkpoint, read_config(checkpoint))
     params: dict[str, Any] = {}
     for entry in entries(checkpoint.config):
         place = shardings
