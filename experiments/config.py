@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.env_config import BACKENDS, EnvConfig
-from experiments.setting_checks import at_least, between, multiple_of, one_of, positive
+from experiments.launch_config import LaunchConfig
+from experiments.policy_config import PolicyConfig
+from experiments.setting_checks import at_least, between, one_of, positive
 
 __all__ = [
     "BACKENDS",
@@ -19,6 +21,7 @@ __all__ = [
     "EnvConfig",
     "EvalConfig",
     "ExperimentConfig",
+    "LaunchConfig",
     "MeshConfig",
     "OptimizerConfig",
     "PolicyConfig",
@@ -241,34 +244,6 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PolicyConfig:
-    """Size of the policy: it points at widgets, or on desktops at pixels."""
-
-    width: int = 48
-    """Size of every embedding."""
-
-    layers: int = 2
-    """Attention layers."""
-
-    heads: int = 4
-    """Attention heads of a layer."""
-
-    view_width: int = 160
-    """Width of the screenshot as the policy sees it, in pixels; a multiple of 32
-    (desktop and vm)."""
-
-    view_height: int = 100
-    """Height of the screenshot as the policy sees it; a multiple of 20."""
-
-    def __post_init__(self):
-        """Check the fields."""
-        for name in ("width", "layers", "heads"):
-            at_least("policy." + name, getattr(self, name), 1)
-        multiple_of("policy.view_width", self.view_width, 32)
-        multiple_of("policy.view_height", self.view_height, 20)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class WarmStartConfig:
     """Behavior cloning of a noisy oracle before the first round."""
 
@@ -315,6 +290,7 @@ class ExperimentConfig:
     algo: AlgoConfig = AlgoConfig()
     optim: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
+    launch: LaunchConfig = LaunchConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval: EvalConfig = EvalConfig()
     policy: PolicyConfig = PolicyConfig()
@@ -324,11 +300,26 @@ class ExperimentConfig:
         """Check the fields."""
         between("seed", self.seed, 0, 2**31 - 1)
         at_least("rounds", self.rounds, 1)
+        if self.policy.name == "qwen-vl":
+            self._check_model()
         longest, rows = self.env.max_steps, self.algo.rows_per_update
         if self.algo.method == "t_grpo_many" and longest > rows:
             raise ValueError(
                 f"algo.rows_per_update must be >= env.max_steps = {longest}, because "
                 f"t_grpo_many never splits a trajectory; got {rows}."
+            )
+
+    def _check_model(self) -> None:
+        """What the policy qwen-vl can not do."""
+        if self.env.backend == "miniwob":
+            raise ValueError(
+                "policy qwen-vl sees screenshots, which env.backend miniwob does not "
+                "give; choose sim, desktop or vm."
+            )
+        if self.algo.entropy_coef > 0.0:
+            raise ValueError(
+                "algo.entropy_coef must be 0 with policy qwen-vl, whose entropy is for "
+                f"logs only, got {self.algo.entropy_coef}."
             )
 
 
@@ -353,7 +344,10 @@ def flat_config(config: ExperimentConfig) -> dict[str, Any]:
                 flat[f"{field.name}.{inner.name}"] = getattr(value, inner.name)
         else:
             flat[field.name] = value
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in flat.items()
-    }
+    return {name: _plain(value) for name, value in flat.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value

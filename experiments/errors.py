@@ -7,11 +7,15 @@ __all__ = ["RunError", "UsageError", "as_usage_error"]
 
 
 class UsageError(Exception):
-    """A setting or a surrounding that a run cannot start with; exit code 2."""
+    """A setting or a surrounding that a run cannot start with."""
+
+    exit_code = 2
 
 
 class RunError(Exception):
-    """Something that ends a run that had started; exit code 1."""
+    """Something that ends a run that had started."""
+
+    exit_code = 1
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.team import Team
 from stepjax.rollout.backend import Backend, TaskTable
 
 __all__ = ["Evaluation", "evaluate", "evaluation_seeds", "summarize"]
@@ -31,7 +32,12 @@ class Evaluation:
 
 
 def evaluate(
-    backend: Backend, params: Any, key: jax.Array, *, episodes_per_task: int
+    backend: Backend,
+    params: Any,
+    key: jax.Array,
+    *,
+    episodes_per_task: int,
+    team: Team | None = None,
 ) -> Evaluation:
     """Success of greedy episodes on every training and unseen task of a backend.
 
@@ -40,17 +46,18 @@ def evaluate(
       params: Of the policy.
       key: Decides the episodes; the same key gives the same episodes. Not consumed.
       episodes_per_task: Episodes of each task, each with a seed of its own.
+      team: The processes that share the episodes; this one alone by default.
 
     Returns:
-      The evaluation.
+      The evaluation, the same on every process.
     """
+    team = Team() if team is None else team
     table = backend.tasks
     task_ids = np.concatenate([table.train_ids, table.unseen_ids]).astype(np.int32)
     repeated = np.repeat(task_ids, episodes_per_task)
-    found = backend.collect(
-        params, repeated, evaluation_seeds(key, len(repeated)), key, temperature=0.0
-    )
-    valid, reward = jax.device_get((found.valid, found.reward))
+    seeds = evaluation_seeds(key, len(repeated))
+    found = team.collect(backend, params, repeated, seeds, key, temperature=0.0)
+    valid, reward = team.gather("evaluation", (found.valid, found.reward))
     shape = (len(task_ids), episodes_per_task)
     tried = valid.reshape(shape).sum(axis=1)
     solved = (valid & (reward > 0)).reshape(shape).sum(axis=1)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import optax
 import stepjax
 from experiments.config import AlgoConfig, ExperimentConfig, OptimizerConfig
 from experiments.errors import UsageError, as_usage_error
+from experiments.placement import place
 from stepjax.models.policy import Policy
 from stepjax.training.sharding import batch_sharding, infer_state_sharding, make_mesh
 from stepjax.training.state import TrainState, init_train_state
@@ -27,14 +27,14 @@ from stepjax.types import LossOutput, PolicyOutput, StepBatch
 
 __all__ = [
     "Learner",
-    "acting_params",
     "check_mesh",
-    "local_key",
     "make_learner",
     "make_optimizer",
     "mean_metrics",
-    "params_digest",
 ]
+
+
+_ROWS_PER_PASS = 64  # of a small policy; more do not make a pass faster
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,14 @@ class Learner:
       train_step: `(state, batch) -> (state, metrics)`, compiled; donates the state.
       state: The state before round 1, on the mesh.
       state_sharding: Where each leaf of a state lives.
+      batch_sharding: Where the rows of a batch live.
       micro_batch_size: Rows of one forward and backward pass.
     """
 
     train_step: ShardedTrainStep
     state: TrainState
     state_sharding: TrainState
+    batch_sharding: jax.sharding.NamedSharding
     micro_batch_size: int
 
 
@@ -98,6 +100,7 @@ def make_learner(
     """
     algo = config.algo
     mesh = check_mesh(config)
+    policy = policy.on_mesh(mesh) if hasattr(policy, "on_mesh") else policy
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if algo.tasks_per_round > len(train_ids):
         raise UsageError(
@@ -105,7 +108,8 @@ def make_learner(
             f"{len(train_ids)} training tasks; choose at most that many."
         )
     micro = algo.rows_per_update
-    while micro % (2 * shards) == 0 and micro > max(64, shards):
+    fewest = getattr(policy, "rows_per_pass", _ROWS_PER_PASS)
+    while micro % (2 * shards) == 0 and micro > max(fewest, shards):
         micro //= 2
     state = init_train_state(
         jax.random.key(config.seed),
@@ -114,7 +118,7 @@ def make_learner(
         success_rate=stepjax.init_success_rate(num_tasks),
         task_ids=jnp.asarray(train_ids, jnp.int32),
     )
-    state_sharding = infer_state_sharding(state, mesh)
+    state_sharding = infer_state_sharding(state, mesh, _rules(policy, mesh))
     train_step = jit_train_step(
         _train_step(policy, algo, config.optim, micro)
         if algo.kl_coef == 0.0
@@ -124,10 +128,22 @@ def make_learner(
     )
     return Learner(
         train_step=train_step,
-        state=jax.device_put(state, state_sharding),
+        state=place(state, state_sharding),
         state_sharding=state_sharding,
+        batch_sharding=batch_sharding(mesh),
         micro_batch_size=micro,
     )
+
+
+def _rules(policy: Policy, mesh: jax.sharding.Mesh) -> list:
+    """Where parameters go by name; none for small policies, where shapes decide."""
+    model = getattr(policy, "model", None)
+    if model is None or mesh.size == 1:
+        return []
+    from stepjax.models.qwen_vl.sharding import param_rules
+
+    with as_usage_error(ValueError):
+        return param_rules(model, mesh)
 
 
 @functools.cache
@@ -175,15 +191,23 @@ def _build_train_step(
     # The objective is about the distribution that acted, hence its temperature.
     policy_fn = functools.partial(policy.evaluate, temperature=algo.temperature)
 
+    max_importance = getattr(policy, "max_importance", 2.0)
+
     def loss_fn(output: PolicyOutput, batch: StepBatch) -> LossOutput:
         reference = None
         if algo.kl_coef > 0.0:
             reference = policy_fn(
                 ref_params, batch.prompt, batch.action_tokens, batch.token_mask
             ).log_prob
+        correction = None
+        if batch.sampler_log_prob is not None:  # an outside sampler acted
+            correction = stepjax.truncated_importance_weight(
+                batch.old_log_prob, batch.sampler_log_prob, max_weight=max_importance
+            )
         return stepjax.step_grpo_loss(
             output.log_prob,
             batch,
+            sampler_weight=correction,
             clip_eps_low=algo.clip_eps_low,
             clip_eps_high=algo.clip_eps_high,
             dual_clip=algo.dual_clip,
@@ -195,20 +219,6 @@ def _build_train_step(
 
     tx = make_optimizer(optim)
     return make_train_step(policy_fn, tx, loss_fn, micro_batch_size=micro)
-
-
-def acting_params(state: TrainState) -> Any:
-    """The parameters where environments can use them: whole, on one device."""
-    leaf = jax.tree.leaves(state.params)[0]
-    if len(leaf.sharding.device_set) == 1:
-        return state.params
-    return jax.device_put(state.params, jax.local_devices()[0])
-
-
-def local_key(key: jax.Array) -> jax.Array:
-    """`key` free of any mesh, so that it goes with arrays on any device."""
-    data = jnp.asarray(np.asarray(jax.random.key_data(key)))
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
 
 
 def mean_metrics(updates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -231,21 +241,3 @@ def mean_metrics(updates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         f"update/{name}": float(np.mean(values, dtype=np.float64))
         for name, values in columns.items()
     }
-
-
-def params_digest(params: Any) -> str:
-    """SHA-256 of every parameter's path, dtype, shape and bits.
-
-    Args:
-      params: Pytree of arrays.
-
-    Returns:
-      64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(params)):
-        array = np.ascontiguousarray(leaf)
-        head = f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};"
-        digest.update(head.encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -9,25 +9,25 @@ goes on from its last checkpoint to the same parameters, bit for bit.
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from experiments.config import ExperimentConfig, flat_config
-from experiments.errors import RunError, UsageError, as_usage_error
+from experiments.config import ExperimentConfig
+from experiments.errors import RunError
 from experiments.evaluation import evaluate
-from experiments.learner import (
-    Learner,
-    acting_params,
-    check_mesh,
-    local_key,
-    make_learner,
-    mean_metrics,
-    params_digest,
-)
-from experiments.methods import METHODS
+from experiments.follower_folder import open_run_folder
+from experiments.learner import Learner, check_mesh, make_learner, mean_metrics
+from experiments.methods import METHODS, outcomes_of
 from experiments.observer import RunObserver, RunResult, SilentObserver
+from experiments.placement import (
+    acting_params,
+    local_key,
+    place,
+    small_state,
+    tree_digest,
+)
 from experiments.round import assign_credit, plan_round, round_rows
 from experiments.run_folder import RunFolder
 from experiments.run_notes import (
@@ -37,18 +37,16 @@ from experiments.run_notes import (
     per_task,
     task_table,
 )
+from experiments.saves import Saves, open_saves
 from experiments.stopping import StopWish, stop_on_signals
+from experiments.team import Team
 from experiments.watch import round_metrics, task_counts, warnings_for
 from stepjax.batching import CompileCounter
+from stepjax.launch.peers import Peers
 from stepjax.models.policy import Policy
 from stepjax.rollout.backend import Backend
-from stepjax.training.checkpoint import (
-    CheckpointError,
-    open_checkpoints,
-    restore_checkpoint,
-    save_checkpoint,
-)
 from stepjax.training.state import TrainState
+from stepjax.types import StepBatch
 
 __all__ = ["train"]
 
@@ -64,6 +62,7 @@ def train(
     start_params: Any = None,
     observer: RunObserver | None = None,
     at_end: Callable[[Backend, RunResult], None] | None = None,
+    peers: Peers | None = None,
 ) -> RunResult:
     """The result of a run, new or taken up where its folder left off.
 
@@ -76,26 +75,31 @@ def train(
         backend given must act with the same policy.
       start_params: Parameters of a new run; a warm start by default.
       observer: Who listens; nobody by default.
-      at_end: Called after the last round, while the backend is still open.
+      at_end: Called after the last round, while the backend is still open, on the
+        process that writes the run folder.
+      peers: The processes of the run, all of which call this function with the same
+        settings (`stepjax.launch.distributed.launched`); this one alone by default.
 
     Returns:
-      The result; `status` is "stopped" if a signal ended the run early.
+      The result, the same on every process; `status` is "stopped" if a signal ended
+      the run early.
 
     Raises:
       UsageError: If the run cannot start; one line says why.
       RunError: If the run cannot go on; its last checkpoint is whole.
     """
     observer = SilentObserver() if observer is None else observer
+    team = Team(peers, say=observer.waiting)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
-        folder = stack.enter_context(contextlib.closing(RunFolder(config)))
+        folder = stack.enter_context(contextlib.closing(open_run_folder(config, team)))
         name = config.env.backend if backend is None else backend.name
         message = first_line(config, name, about, folder.path, folder.resuming)
         observer.started(config, name, message)
         if policy is None:
             from experiments.backends import make_policy
 
-            policy = make_policy(config.policy, config.env.backend)
+            policy = make_policy(config.policy, config.env.backend, config.env)
         check_mesh(config)
         if backend is None:
             from experiments.backends import open_backend
@@ -103,9 +107,9 @@ def train(
             observer.waiting("opening the environments")
             backend = open_backend(config, policy, report=observer.waiting)
             stack.callback(backend.close)
-        run = _Run(config, folder, backend, policy, observer, stop)
+        run = _Run(config, folder, backend, policy, observer, stop, team)
         result = run.go(run.start_params(start_params))
-        if at_end is not None and result.status == "finished":
+        if at_end is not None and result.status == "finished" and team.leads:
             observer.waiting("report")
             with environment_failures():
                 at_end(backend, result)
@@ -123,11 +127,12 @@ class _Run:
     policy: Policy
     observer: RunObserver
     stop: StopWish
+    team: Team
 
     def __post_init__(self):
         self.compiled = CompileCounter()
         self.warned: set[str] = set()
-        self.settings = flat_config(self.config)
+        self.stopping = False
 
     # --- Start ------------------------------------------------------------------------
 
@@ -135,21 +140,27 @@ class _Run:
         """Parameters before round 1: the folder's, else given ones, else a warm start.
 
         They are kept in the folder, so that a run goes on from the same ones whatever
-        happens to the cache of warm starts.
+        happens to the cache of warm starts. A trained policy's are where they were.
         """
-        kept = self.folder.read_params()
-        if kept is not None:
-            return kept
-        if given is None:
-            from experiments.warm_start import warm_started_params
+        if given is None and self.policy.load and not self.config.warm_start.steps:
+            self.observer.waiting("the policy's weights")
+            return self.policy.load()
+        kept = self.folder.read_params() if self.team.leads else None
+        if self.team.leads and kept is None:
+            if given is None:
+                given = self._warm_start()
+            self.folder.write_params(jax.device_get(given))
+        self.team.wait("the policy to start from")
+        return self.folder.read_params() if kept is None else kept
 
-            self.observer.waiting("warm start")
-            with environment_failures():
-                given = warm_started_params(
-                    self.config, self.backend, self.policy, report=self.observer.waiting
-                )
-        self.folder.write_params(jax.device_get(given))
-        return self.folder.read_params()
+    def _warm_start(self) -> Any:
+        from experiments.warm_start import warm_started_params
+
+        self.observer.waiting("warm start")
+        with environment_failures():
+            return warm_started_params(
+                self.config, self.backend, self.policy, report=self.observer.waiting
+            )
 
     def go(self, start_params: Any) -> RunResult:
         """Restore or begin, then round after round to the end."""
@@ -162,40 +173,48 @@ class _Run:
             num_tasks=len(tasks.names),
             train_ids=tasks.train_ids,
         )
-        with self._checkpoints() as manager:
-            state = self._restore(manager, learner)
+        with open_saves(self.folder, config) as saves:
+            state = self._begin(saves, learner)
             self.stop.at_once = False
-            while int(state.round) < config.rounds and not self.stop.asked:
+            while self._goes_on(state):
                 state = self._round(learner, state)
-                self._save(manager, state)
-            if self.stop.asked:
-                save_checkpoint(manager, state, self.settings)
+                saves.after_round(state)
+            if self.stopping:
+                saves.save(state)
             self.observer.waiting("last checkpoint")
-            manager.wait_until_finished()
+            saves.wait()
             self.stop.at_once = True
         return self._result(state, start_params)
 
-    def _restore(self, manager: Any, learner: Learner) -> TrainState:
-        try:
-            with as_usage_error(ValueError):
-                found = restore_checkpoint(manager, learner.state)
-        except CheckpointError as error:
-            raise UsageError(str(error)) from error
-        if found is not None:
-            for number, reason in found.skipped:
-                self._warn(
-                    found.step,
-                    f"checkpoint {number} is damaged and was set aside"
-                    f" ({reason}); going on from {found.step}",
-                )
-            self.folder.keep_rounds(found.step)
-            return found.state
+    def _begin(self, saves: Saves, learner: Learner) -> TrainState:
+        state = saves.restore(learner.state, self._warn)
+        if state is not None:
+            self.folder.keep_rounds(int(state.round))
+            return state
         self.folder.keep_rounds(-1)
         metrics = self._evaluate(learner.state)
         self.folder.log_metrics(metrics)
         self.observer.round_finished(metrics)
-        save_checkpoint(manager, learner.state, self.settings)
+        saves.save(learner.state)
         return learner.state
+
+    def _goes_on(self, state: TrainState) -> bool:
+        """Whether there is another round; all processes must agree on everything."""
+        small = small_state(state)
+        self.team.assert_same(
+            f"after round {int(small.round)}",
+            {
+                "round": small.round,
+                "success-rate record": small.success_rate,
+                "task sampler": small.sampler,
+                "key": small.key,
+            },
+        )
+        self._agree_to_stop()
+        return int(small.round) < self.config.rounds and not self.stopping
+
+    def _agree_to_stop(self) -> None:
+        self.stopping |= self.team.any("whether to stop", self.stop.asked)
 
     # --- One round --------------------------------------------------------------------
 
@@ -204,54 +223,56 @@ class _Run:
         number = int(state.round) + 1
 
         # Draw tasks, and give copies of mastered ones to tasks in the cache.
-        plan = plan_round(state, algo)
+        before = small_state(state)
+        plan = plan_round(before, algo)
 
-        # Collect.
+        # Collect: each process its share of the slots.
         self.observer.waiting(f"round {number}: {len(plan.task_ids)} episodes")
         params = acting_params(state)
         with environment_failures():
-            trajectories = jax.device_get(
-                self.backend.collect(
-                    params,
-                    plan.task_ids,
-                    plan.seeds,
-                    plan.act_key,
-                    temperature=algo.temperature,
-                )
+            trajectories = self.team.collect(
+                self.backend,
+                params,
+                plan.task_ids,
+                plan.seeds,
+                plan.act_key,
+                temperature=algo.temperature,
             )
+        outcomes = self.team.gather("outcomes", outcomes_of(trajectories))
         collected = time.perf_counter()
-        if self.stop.asked:
+        self._agree_to_stop()
+        if self.stopping:
             return state  # abandoned: the state is still that of the round before
 
         # Update the record; advantages; step-level groups, sampled before any update.
-        credit = assign_credit(state.success_rate, trajectories, algo)
+        credit = assign_credit(before.success_rate, outcomes, algo)
         seed = (self.config.seed, number)
-        rows, augmented = round_rows(
-            self.policy.sample, params, trajectories, credit, plan, algo, seed=seed
+        rows, own_rows, augmented = round_rows(
+            self.policy,
+            params,
+            trajectories,
+            credit,
+            plan,
+            algo,
+            seed=seed,
+            team=self.team,
         )
         metrics = round_metrics(
-            trajectories, plan, credit, train_ids=self.backend.tasks.train_ids
+            outcomes, plan, credit, train_ids=self.backend.tasks.train_ids
         )
 
         # Updates. The first donates `state`, whose record and sampler are replaced.
-        batches = METHODS[algo.method].pack(
-            rows,
-            seed=seed,
-            rows_per_update=algo.rows_per_update,
-            micro_batch_size=learner.micro_batch_size,
-            max_rows=self._most_rows(),
-        )
-        counts = task_counts(trajectories, credit.record.rate)
+        batches = self._batches(rows, learner.micro_batch_size, seed)
+        counts = task_counts(outcomes, credit.record.rate)
         state = dataclasses.replace(
             state,
             round=state.round + 1,
-            success_rate=jax.device_put(
-                credit.record, learner.state_sharding.success_rate
-            ),
-            sampler=jax.device_put(plan.sampler, learner.state_sharding.sampler),
+            success_rate=place(credit.record, learner.state_sharding.success_rate),
+            sampler=place(plan.sampler, learner.state_sharding.sampler),
         )
         updates = []
         for batch in batches:
+            batch = self.team.on_devices(batch, own_rows, learner.batch_sharding)
             state, update = learner.train_step(state, batch)
             updates.append(update)
         learned = mean_metrics(updates)
@@ -265,7 +286,7 @@ class _Run:
         head = {"round": number, "trajectories": self._collected(number)}
         metrics = head | evaluation | metrics | augmented | learned
         if isinstance(self.backend, CountingBackend):
-            metrics |= self.backend.metrics()
+            metrics |= self.team.total("environments", self.backend.metrics())
         metrics |= {
             "compile/count": self.compiled.count,
             "time/collect": collected - began,
@@ -279,6 +300,20 @@ class _Run:
         self.folder.log_metrics(metrics)
         self.observer.round_finished(metrics)
         return state
+
+    def _batches(self, rows: StepBatch, micro: int, seed: tuple[int, ...]) -> list:
+        """One batch for each update."""
+        algo, pack = self.config.algo, METHODS[self.config.algo.method].pack
+        grouped = getattr(self.policy, "pack", None)
+        if grouped and self.team.alone and pack is METHODS["step"].pack:
+            return grouped(rows, algo, seed=seed, micro_batch_size=micro)
+        return pack(
+            rows,
+            seed=seed,
+            rows_per_update=algo.rows_per_update,
+            micro_batch_size=micro,
+            max_rows=self._most_rows(),
+        )
 
     def _collected(self, number: int) -> int:
         """Trajectories collected for training up to a round."""
@@ -311,6 +346,7 @@ class _Run:
                 acting_params(state),
                 local_key(jax.random.fold_in(state.key, _EVALUATION)),
                 episodes_per_task=self.config.eval.episodes_per_task,
+                team=self.team,
             )
         metrics = {
             "round": number,
@@ -321,26 +357,7 @@ class _Run:
         self.observer.evaluated(metrics)
         return metrics
 
-    # --- Checkpoints and the end ------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _checkpoints(self) -> Iterator[Any]:
-        try:
-            manager = open_checkpoints(
-                self.folder.checkpoints, max_to_keep=self.config.checkpoint.max_to_keep
-            )
-        except OSError as error:
-            raise UsageError(" ".join(str(error).split())) from error
-        try:
-            yield manager
-        finally:
-            manager.close()  # also waits for the last save
-
-    def _save(self, manager: Any, state: TrainState) -> None:
-        number = int(state.round)
-        last = number == self.config.rounds
-        if last or number % self.config.checkpoint.save_every == 0:
-            save_checkpoint(manager, state, self.settings)
+    # --- The end ----------------------------------------------------------------------
 
     def _warn(self, number: int, text: str) -> None:
         self.folder.log_warning(number, text)
@@ -350,17 +367,17 @@ class _Run:
 
     def _result(self, state: TrainState, start_params: Any) -> RunResult:
         number = int(state.round)
-        line = self.folder.last_evaluation()
+        params = state.params if self.team.alone else acting_params(state)
         result = RunResult(
             run_dir=self.folder.path,
             status="finished" if number == self.config.rounds else "stopped",
             round=number,
             trajectories=self._collected(number),
             updates=int(state.step),
-            params_digest=params_digest(state.params),
-            evaluation=line,
+            params_digest=tree_digest(params),
+            evaluation=self.folder.last_evaluation(),
             backend=self.backend.name,
-            params=state.params,
+            params=params,
             start_params=start_params,
         )
         self.folder.write_result(

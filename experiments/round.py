@@ -15,9 +15,11 @@ import numpy as np
 
 import stepjax
 from experiments.config import AlgoConfig
-from experiments.learner import local_key
-from experiments.methods import METHODS, AdvantageFn, method_numbers, outcomes_of
-from stepjax.batching import concatenate_rows, flatten_steps, take_rows
+from experiments.methods import METHODS, AdvantageFn, Outcomes, method_numbers
+from experiments.placement import local_key
+from experiments.team import Team
+from stepjax.batching import flatten_steps, take_rows
+from stepjax.models.policy import Policy
 from stepjax.training.state import TaskSampler, TrainState, draw_tasks
 from stepjax.types import StepBatch, SuccessRateRecord, Trajectories
 
@@ -133,13 +135,13 @@ def _plan_program(num_tasks: int, group_size: int) -> Callable[..., tuple]:
 
 
 def assign_credit(
-    record: SuccessRateRecord, trajectories: Trajectories, algo: AlgoConfig
+    record: SuccessRateRecord, outcomes: Outcomes, algo: AlgoConfig
 ) -> Credit:
     """The updated record, and what each step is worth under it; SR-Adv.
 
     Args:
       record: Before the round.
-      trajectories: Of the round, in the order of the plan.
+      outcomes: Of all trajectories of the round, in the order of the plan.
       algo: The method and its numbers.
 
     Returns:
@@ -149,7 +151,7 @@ def assign_credit(
     program = _credit_program(METHODS[algo.method].advantage, algo.group_size)
     record, *rest = program(
         record,
-        outcomes_of(trajectories),
+        outcomes,
         discount=algo.step_return_discount,
         augment_threshold=method_numbers(algo).augment_threshold,
     )
@@ -180,7 +182,7 @@ def _credit_program(advantage_fn: AdvantageFn, group_size: int) -> Callable[...,
 
 
 def round_rows(
-    sample_fn: Callable[..., tuple],
+    policy: Policy,
     params: Any,
     trajectories: Trajectories,
     credit: Credit,
@@ -188,41 +190,66 @@ def round_rows(
     algo: AlgoConfig,
     *,
     seed: tuple[int, ...],
-) -> tuple[StepBatch, dict[str, float]]:
+    team: Team | None = None,
+) -> tuple[StepBatch, StepBatch, dict[str, float]]:
     """The rows to learn from, and what the augmentation did; SL-GRPO.
 
     Args:
-      sample_fn: `sample_fn(params, prompt, keys, *, temperature)` of the policy.
+      policy: Who acted. One with `regroup` and `rescore`, such as
+        `experiments.model_policy.ModelPolicy`, makes groups in its own way.
       params: The parameters that acted.
-      trajectories: Of the round.
-      credit: Of the round.
-      plan: Of the round.
+      trajectories: Of this process's share of the round.
+      credit: Of the whole round.
+      plan: Of the whole round.
       algo: The method and its numbers.
       seed: Numbers that decide which steps are augmented if there are too many.
+      team: The processes that share the round; this one alone by default.
 
     Returns:
-      Rows without padding, and `augment/...` metrics.
+      Rows without padding: those of all processes, and this one's own, as
+      `Team.pool_rows` has them; and `augment/...` metrics of the whole round.
     """
+    team = Team() if team is None else team
+    mine = team.share(len(plan.task_ids))
     chosen = _at_most(credit.selected, algo.max_augmented_steps, (*seed, _PICK))
-    plain = flatten_steps(
-        trajectories, credit.advantage, keep=credit.plain | (credit.selected & ~chosen)
-    )
-    number = int(chosen.sum())
+    kept = credit.plain | (credit.selected & ~chosen)
+
+    def rows_of(steps: np.ndarray) -> StepBatch:
+        rows = flatten_steps(trajectories, credit.advantage[mine], keep=steps[mine])
+        number: Any = np.asarray(rows.trajectory_id) + np.int32(mine.start)
+        return dataclasses.replace(rows, trajectory_id=number)
+
+    def scored(rows: StepBatch) -> StepBatch:
+        rescore = getattr(policy, "rescore", None)
+        return rescore(params, rows, algo.temperature) if rescore else rows
+
+    plain, number = scored(rows_of(kept)), int(chosen.sum())
     stats: dict[str, float] = {"augment/steps": number, "augment/rows": 0}
     if not number:
-        return plain, stats | {"augment/advantage_share": 0.0}
-    taken = flatten_steps(trajectories, credit.advantage, keep=chosen)
-    groups, all_match = _step_groups(
-        sample_fn, params, taken, np.flatnonzero(chosen), plan.augment_key, algo
+        rows, own = team.pool_rows("rows", plain)
+        return rows, own, stats | {"augment/advantage_share": 0.0}
+    places = np.flatnonzero(chosen[mine]) + chosen[: mine.start].size
+    regroup = getattr(policy, "regroup", None)
+    regroup = regroup or functools.partial(_step_groups, policy.sample)
+    groups, agreeing = regroup(params, rows_of(chosen), places, plan.augment_key, algo)
+    groups = scored(groups)
+    rows, own = team.pool_rows("rows", plain, groups)
+    made = team.total(
+        "step-level groups",
+        {
+            "rows": len(groups.weight),
+            "agreeing": agreeing,
+            "advantage": float(np.abs(groups.advantage).sum()),
+            "plain": float(np.abs(plain.advantage).sum()),
+        },
     )
-    summed = float(np.abs(groups.advantage).sum())
-    total = summed + float(np.abs(plain.advantage).sum())
+    total = made["advantage"] + made["plain"]
     stats |= {
-        "augment/rows": len(groups.weight),
-        "augment/advantage_share": summed / total if total else 0.0,
-        "augment/all_match_rate": all_match,
+        "augment/rows": made["rows"],
+        "augment/advantage_share": made["advantage"] / total if total else 0.0,
+        "augment/all_match_rate": made["agreeing"] / number,
     }
-    return concatenate_rows(plain, groups), stats
+    return rows, own, stats
 
 
 def _at_most(mask: np.ndarray, limit: int | None, seed: tuple[int, ...]) -> np.ndarray:
@@ -243,9 +270,11 @@ def _step_groups(
     places: np.ndarray,
     key: jax.Array,
     algo: AlgoConfig,
-) -> tuple[StepBatch, float]:
-    """Rows of all groups that disagree, and the share of groups that agree."""
+) -> tuple[StepBatch, int]:
+    """Rows of all groups that disagree, and how many groups agree."""
     count, size = len(places), algo.resolved_step_group_size
+    if not count:
+        return taken, 0
     bucket = max(_SMALLEST_BUCKET, 1 << (count - 1).bit_length())
     padded = np.minimum(np.arange(bucket), count - 1)
     rows = take_rows(taken, padded)
@@ -268,7 +297,7 @@ def _step_groups(
         old_log_prob=log_prob[step, member],
         advantage=advantage[step, member],
     )
-    return groups, float(np.mean(~advantage.any(axis=1)))
+    return groups, int(np.sum(~advantage.any(axis=1)))
 
 
 @functools.cache

@@ -28,7 +28,16 @@ from experiments.errors import UsageError
 
 __all__ = ["NOT_COMPARED", "RunFolder"]
 
-NOT_COMPARED = ("run_dir", "resume", "env.chromium", "mesh", "warm_start.cache_dir")
+NOT_COMPARED = (
+    "run_dir",
+    "resume",
+    "env.chromium",
+    "launch",
+    "mesh",
+    "policy.server_folder",
+    "policy.slots",
+    "warm_start.cache_dir",
+)
 """Settings that may change when a run goes on: where it runs, not what it computes."""
 
 _LINE_FILES = ("metrics.jsonl", "tasks.jsonl", "warnings.jsonl")

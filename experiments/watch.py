@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.methods import Outcomes
 from experiments.round import Credit, RoundPlan
-from stepjax.types import Trajectories
 
 __all__ = ["round_metrics", "task_counts", "warnings_for"]
 
@@ -16,7 +16,7 @@ _GOOD = 0.6
 
 
 def round_metrics(
-    trajectories: Trajectories,
+    outcomes: Outcomes,
     plan: RoundPlan,
     credit: Credit,
     *,
@@ -25,7 +25,7 @@ def round_metrics(
     """`train/...` and `sampling/...` metrics of a round.
 
     Args:
-      trajectories: Of the round.
+      outcomes: Of all trajectories of the round.
       plan: Of the round.
       credit: Of the round.
       train_ids: [T_train] int. Training tasks.
@@ -35,7 +35,7 @@ def round_metrics(
       trajectories whose task's rate is above 0.8, the paper's Figure 2.
     """
     valid, reward, steps = jax.device_get(
-        (trajectories.valid, trajectories.reward, trajectories.step_mask)
+        (outcomes.valid, outcomes.reward, outcomes.step_mask)
     )
     rate = np.asarray(jax.device_get(credit.record.rate))
     success = valid & (reward > 0)
@@ -57,11 +57,11 @@ def round_metrics(
     }
 
 
-def task_counts(trajectories: Trajectories, rate: Any) -> dict[str, list]:
+def task_counts(outcomes: Outcomes, rate: Any) -> dict[str, list]:
     """Which tasks ran, how often, and how they went: a line of `tasks.jsonl`.
 
     Args:
-      trajectories: Of the round.
+      outcomes: Of all trajectories of the round.
       rate: [T] float. Success rates after the round.
 
     Returns:
@@ -69,7 +69,7 @@ def task_counts(trajectories: Trajectories, rate: Any) -> dict[str, list]:
       trajectories count.
     """
     ids, valid, reward, rate = jax.device_get(
-        (trajectories.task_id, trajectories.valid, trajectories.reward, rate)
+        (outcomes.task_id, outcomes.valid, outcomes.reward, rate)
     )
     tasks, index = np.unique(ids, return_inverse=True)
     tried = np.bincount(index, weights=valid, minlength=len(tasks))

@@ -76,11 +76,13 @@ class Backend(Protocol):
         key: Any,
         *,
         temperature: float,
+        first_slot: int = 0,
     ) -> Trajectories:
         """Trajectories of one episode for each of `task_ids` [M] and `seeds` [M].
 
         `task_ids` is int32, `seeds` uint32, `key` a typed PRNG key; temperature 0
-        acts greedily.
+        acts greedily. Trajectory m draws as number `first_slot + m` of its round, so
+        that processes which share a round collect what a single one would.
         """
         ...
 

@@ -192,6 +192,7 @@ class SimBackend:
         key: jax.Array,
         *,
         temperature: float,
+        first_slot: int = 0,
     ) -> Trajectories:
         """One trajectory per entry of `task_ids`; see `Backend.collect`."""
         count, size = len(task_ids), self._chunk_size
@@ -204,7 +205,7 @@ class SimBackend:
                 self._pool,
                 task_ids[at : at + size],
                 seeds[at : at + size],
-                np.arange(at, at + size, dtype=np.int32),
+                np.arange(at, at + size, dtype=np.int32) + np.int32(first_slot),
                 key,
                 temperature=np.float32(temperature),
             )

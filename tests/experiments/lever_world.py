@@ -62,12 +62,14 @@ def start_params(scale: float = 1.0):
 
 
 @jax.jit
-def _collect(params, task_ids, key, temperature):
+def _collect(params, task_ids, key, temperature, first_slot):
     count = task_ids.shape[0]
     steps = jnp.broadcast_to(jnp.arange(NUM_STEPS), (count, NUM_STEPS))
     tasks = jnp.broadcast_to(task_ids[:, None], (count, NUM_STEPS))
     prompt = {"task": tasks.reshape(-1), "step": steps.reshape(-1)}
-    keys = jax.random.split(key, count * NUM_STEPS)
+    slots = jnp.arange(count, dtype=jnp.uint32)[:, None] + first_slot
+    numbers = slots * NUM_STEPS + jnp.arange(NUM_STEPS, dtype=jnp.uint32)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers.reshape(-1))
     parts = _sample(params, prompt, keys, temperature=temperature)
     tokens, mask, log_prob = (part.reshape(count, NUM_STEPS, 1) for part in parts)
     right = jnp.all(tokens[:, :, 0] == (tasks + steps) % NUM_LEVERS, axis=1)
@@ -102,11 +104,17 @@ class LeverBackend:
         self.calls = []
         self.on_collect = lambda calls: None
 
-    def collect(self, params, task_ids, seeds, key, *, temperature):
+    def collect(self, params, task_ids, seeds, key, *, temperature, first_slot=0):
         self.calls.append((temperature, task_ids.copy(), seeds.copy()))
         self.on_collect(self.calls)
         return jax.device_get(
-            _collect(params, jnp.asarray(task_ids), key, np.float32(temperature))
+            _collect(
+                params,
+                jnp.asarray(task_ids),
+                key,
+                np.float32(temperature),
+                np.uint32(first_slot),
+            )
         )
 
     def replay(self, task_id, seed, action_tokens):

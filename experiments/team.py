@@ -1,0 +1,238 @@
+"""The processes of a run at work on one round: shares, agreement, rows where needed.
+
+Every process runs the episodes of its own share of the slots, in its own environments.
+What credit depends on is small and goes to everybody, so that record, sampler and key
+are computed alike everywhere, which a digest asserts each round. Prompts can be large
+(screenshots) and stay where they were seen: processes agree on which rows make up each
+mini-batch, exactly those a single process would choose, and move only the prompts of
+rows that another process's devices must read.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.errors import RunError
+from experiments.placement import tree_digest
+from stepjax.batching import concatenate_rows, take_rows
+from stepjax.launch.arrays import arrays_to_bytes, bytes_to_arrays
+from stepjax.launch.peers import Alone, Peers
+from stepjax.rollout.backend import Backend
+from stepjax.types import StepBatch, Trajectories
+
+__all__ = ["Team"]
+
+
+class Team:
+    """The processes of a run, one of them this one.
+
+    Attributes:
+      peers: How they talk.
+      leads: True on the one process that writes the run folder.
+      alone: True if there is one process only.
+    """
+
+    def __init__(
+        self, peers: Peers | None = None, *, say: Callable[[str], None] | None = None
+    ):
+        """A team of `peers`, this process alone by default; `say` is told of waits."""
+        self.peers: Peers = Alone() if peers is None else peers
+        if say is not None:
+            self.peers.say = say
+        self.leads = self.peers.index == 0
+        self.alone = self.peers.count == 1
+
+    def share(self, total: int) -> slice:
+        """The slots of this process among `total`; shares differ by one at most."""
+        bounds = np.linspace(0, total, self.peers.count + 1).round().astype(int)
+        return slice(int(bounds[self.peers.index]), int(bounds[self.peers.index + 1]))
+
+    # --- Talk -------------------------------------------------------------------------
+
+    def gather(self, label: str, tree: Any) -> Any:
+        """Arrays of all processes, joined along the first axis in order of processes.
+
+        Args:
+          label: What it is about; all processes must ask in the same order.
+          tree: Pytree of arrays that differ in the first axis only.
+
+        Returns:
+          A pytree of numpy arrays; `tree` itself if there is one process.
+        """
+        if self.alone:
+            return tree
+        said = self.peers.gather(label, arrays_to_bytes(tree))
+        parts = [bytes_to_arrays(data, tree) for data in said]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+    def any(self, label: str, wish: bool) -> bool:
+        """Whether any process wishes it."""
+        return wish if self.alone else b"1" in self._say(label, b"01"[wish : wish + 1])
+
+    def total(self, label: str, numbers: Mapping[str, float]) -> dict[str, float]:
+        """Numbers added up over the processes."""
+        if self.alone:
+            return dict(numbers)
+        said = [json.loads(s) for s in self._say(label, json.dumps(numbers).encode())]
+        return {name: sum(found.get(name, 0) for found in said) for name in numbers}
+
+    def wait(self, label: str) -> None:
+        """Wait until all processes are here."""
+        self._say(label, b"")
+
+    def from_leader(self, label: str, data: bytes) -> bytes:
+        """What the leading process passes; the others may pass anything."""
+        return self._say(label, data if self.leads else b"")[0]
+
+    def assert_same(self, label: str, parts: Mapping[str, Any]) -> None:
+        """Nothing if every process holds the same arrays.
+
+        Args:
+          label: Where the run is, for messages.
+          parts: Pytrees by the name a person would use.
+
+        Raises:
+          RunError: If a process holds others; all processes raise the same.
+        """
+        if self.alone:
+            return
+        own = {name: tree_digest(tree) for name, tree in parts.items()}
+        said = [json.loads(s) for s in self._say(label, json.dumps(own).encode())]
+        for index, found in enumerate(said):
+            differing = [name for name in own if found.get(name) != said[0].get(name)]
+            if differing:
+                raise RunError(
+                    f"{label}: process {index} has another {differing[0]} than process "
+                    "0; the last checkpoint is whole: start all again with the same "
+                    "command, and if it happens again, report it."
+                )
+
+    def _say(self, label: str, data: bytes) -> list[bytes]:
+        return self.peers.gather(label, data)
+
+    # --- Episodes ---------------------------------------------------------------------
+
+    def collect(
+        self,
+        backend: Backend,
+        params: Any,
+        task_ids: np.ndarray,
+        seeds: np.ndarray,
+        key: jax.Array,
+        *,
+        temperature: float,
+    ) -> Trajectories:
+        """Trajectories of this process's share of the slots; see `Backend.collect`.
+
+        A slot's draws depend on its number in the whole round, so the trajectories of
+        all processes together are those of a single one.
+        """
+        mine = self.share(len(task_ids))
+        first = {} if self.alone else {"first_slot": mine.start}
+        return jax.device_get(
+            backend.collect(
+                params,
+                task_ids[mine],
+                seeds[mine],
+                key,
+                temperature=temperature,
+                **first,
+            )
+        )
+
+    # --- Rows -------------------------------------------------------------------------
+
+    def pool_rows(self, label: str, *sets: StepBatch) -> tuple[StepBatch, StepBatch]:
+        """The rows of all processes without prompts, and this process's own with them.
+
+        Args:
+          label: Where the run is.
+          *sets: Sets of rows of this process. Of the result, all rows of the first set
+            come first, in order of processes.
+
+        Returns:
+          Rows that are equal on all processes, whose prompts are addresses for
+          `on_devices`, and this process's rows. Twice the same if it is alone.
+        """
+        own = concatenate_rows(*sets)
+        if self.alone:
+            return own, own
+        first, addressed = 0, []
+        for rows in sets:
+            size = len(rows.weight)
+            address = {
+                "owner": np.full(size, self.peers.index, np.int32),
+                "row": np.arange(first, first + size, dtype=np.int32),
+            }
+            addressed.append(dataclasses.replace(rows, prompt=address))
+            first += size
+        return concatenate_rows(*self.gather(label, tuple(addressed))), own
+
+    def on_devices(self, batch: StepBatch, own: StepBatch, sharding: Any) -> StepBatch:
+        """A batch of addresses as a batch of prompts, on the devices of all processes.
+
+        Args:
+          batch: Equal on all processes; prompts are addresses (`without_prompts`).
+          own: The rows of this process, with their prompts.
+          sharding: Of the rows of a batch over the devices.
+
+        Returns:
+          Global arrays; `batch` itself if this process is alone. Each process sends a
+          prompt only to those whose devices read it and who did not see it themselves.
+        """
+        if self.alone:
+            return batch
+        owner, row = batch.prompt["owner"], batch.prompt["row"]
+        needs = _readers(len(owner), sharding)  # [processes, S]
+        me, count = self.peers.index, self.peers.count
+        sent = [
+            take_rows(own, row[needs[q] & (owner == me)]).prompt for q in range(count)
+        ]
+        sent[me] = take_rows(own, row[:0]).prompt
+        parts = self.peers.exchange("prompts", [arrays_to_bytes(part) for part in sent])
+        mine = np.flatnonzero(needs[me])
+        prompt = jax.tree.map(
+            lambda leaf: np.empty((len(mine), *np.shape(leaf)[1:]), leaf.dtype),
+            own.prompt,
+        )
+        for q, data in enumerate(parts):
+            here = owner[mine] == q
+            found = (
+                take_rows(own, row[mine][here]).prompt
+                if q == me
+                else bytes_to_arrays(data, own.prompt)
+            )
+            jax.tree.map(
+                lambda to, leaf, at=here: to.__setitem__(at, leaf), prompt, found
+            )
+        where = np.full(len(owner), -1)
+        where[mine] = np.arange(len(mine))
+
+        everything = (slice(None),)
+
+        def place(leaf: np.ndarray, at: np.ndarray) -> jax.Array:
+            shape = (len(owner), *leaf.shape[1:])
+            return jax.make_array_from_callback(
+                shape, sharding, lambda index: leaf[at[(index or everything)[0]]]
+            )
+
+        in_order = np.arange(len(owner))
+        plain = jax.tree.map(
+            lambda leaf: place(np.asarray(leaf), in_order),
+            dataclasses.replace(batch, prompt=()),
+        )
+        return dataclasses.replace(
+            plain, prompt=jax.tree.map(lambda leaf: place(leaf, where), prompt)
+        )
+
+
+def _readers(size: int, sharding: Any) -> np.ndarray:
+    """[processes, S] bool: whose devices read which rows of a batch."""
+    reads = np.zeros((jax.process_count(), size), bool)
+    for device, index in sharding.devices_indices_map((size,)).items():
+        reads[device.process_index, index[0]] = True
+    return reads

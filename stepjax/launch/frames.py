@@ -1,0 +1,128 @@
+"""Frames over TCP: a kind, a length, a payload. No payload is ever executed."""
+
+import socket
+import struct
+import threading
+from collections.abc import Sequence
+
+__all__ = [
+    "FAILED",
+    "HELLO",
+    "PARTS",
+    "PING",
+    "REFUSED",
+    "WELCOME",
+    "ForeignSpeechError",
+    "Wire",
+    "join_parts",
+    "split_parts",
+]
+
+HELLO, WELCOME, REFUSED = b"H", b"W", b"N"
+PING, PARTS, FAILED = b"P", b"G", b"F"
+
+_MAGIC = b"SJX1"
+_HEAD = struct.Struct("!cQ")
+_COUNT = struct.Struct("!Q")
+_PIECE = 1 << 20  # bytes asked of the kernel at once
+
+
+class ForeignSpeechError(ConnectionError):
+    """What arrived was not written by this package."""
+
+
+class Wire:
+    """A connection to one other process; any thread may send, one thread receives.
+
+    Attributes:
+      address: The other end, for messages.
+    """
+
+    def __init__(self, connection: socket.socket):
+        """A wire over an open connection, which it owns."""
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.address = str(connection.getpeername()[0])
+        self._socket = connection
+        self._sending = threading.Lock()
+
+    def patience(self, seconds: float | None) -> None:
+        """Let `receive` and `send` fail after so many seconds without a byte."""
+        self._socket.settimeout(seconds)
+
+    def send(self, kind: bytes, payload: bytes = b"") -> None:
+        """Send one frame.
+
+        Raises:
+          OSError: If the other end is gone.
+        """
+        with self._sending:
+            self._socket.sendall(_MAGIC + _HEAD.pack(kind, len(payload)))
+            self._socket.sendall(payload)
+
+    def receive(self, limit: int | None = None) -> tuple[bytes, bytes]:
+        """Kind and payload of the next frame.
+
+        Args:
+          limit: Most bytes of a payload to accept.
+
+        Raises:
+          ForeignSpeechError: If the other end speaks otherwise, or at greater length.
+          OSError: If the other end is gone or silent for too long.
+        """
+        strange = ForeignSpeechError(f"{self.address} is not a process of this run")
+        if self._exactly(len(_MAGIC)) != _MAGIC:
+            raise strange
+        kind, size = _HEAD.unpack(self._exactly(_HEAD.size))
+        if limit is not None and size > limit:
+            raise strange
+        return kind, self._exactly(size)
+
+    def _exactly(self, size: int) -> bytes:
+        found = bytearray()
+        while len(found) < size:
+            piece = self._socket.recv(min(size - len(found), _PIECE))
+            if not piece:
+                raise ConnectionError("connection closed")
+            found += piece
+        return bytes(found)
+
+    def close(self) -> None:
+        """End the connection; a thread that receives on it is woken."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the other end was faster
+        self._socket.close()
+
+
+def join_parts(parts: Sequence[bytes]) -> bytes:
+    """Several payloads as one; `split_parts` undoes it."""
+    lengths = [_COUNT.pack(len(part)) for part in parts]
+    return b"".join([_COUNT.pack(len(parts)), *lengths, *parts])
+
+
+def split_parts(joined: bytes) -> list[bytes]:
+    """What `join_parts` joined.
+
+    Raises:
+      ForeignSpeechError: If the lengths do not add up.
+
+    Example:
+      >>> split_parts(join_parts([b"a", b"", b"bc"]))
+      [b'a', b'', b'bc']
+    """
+    try:
+        (count,) = _COUNT.unpack_from(joined)
+        lengths = [
+            _COUNT.unpack_from(joined, _COUNT.size * (1 + index))[0]
+            for index in range(min(count, len(joined)))
+        ]
+    except struct.error as error:
+        raise ForeignSpeechError("a message is cut short") from error
+    at, parts = _COUNT.size * (1 + count), []
+    for length in lengths:
+        parts.append(joined[at : at + length])
+        at += length
+    if at != len(joined):
+        raise ForeignSpeechError("a message is cut short")
+    return parts

@@ -1,0 +1,298 @@
+"""The processes of a run as seen by one of them: exchange of bytes, news of deaths.
+
+Host data goes over the connections of the start, through process 0, and not through
+collectives of the devices: it is ragged, processes may wait for each other for many
+minutes, and whoever is waited for can be named. A connection that closes, or says
+nothing for a while, is a process that died. jax would notice too, after minutes, and
+answer with an abort; here the survivors end with one line.
+"""
+
+import collections
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from stepjax.launch.frames import (
+    FAILED,
+    PARTS,
+    PING,
+    Wire,
+    join_parts,
+    split_parts,
+)
+
+__all__ = ["Alone", "ConnectedPeers", "PeerLostError", "Peers"]
+
+_GRACE = 10.0  # seconds for the main thread to end by itself after a loss
+_PATIENCE = 20.0  # seconds before a wait is worth a word, and between two words
+
+Say = Callable[[str], None]
+
+
+class PeerLostError(RuntimeError):
+    """Another process ended before the run did; the text is one line."""
+
+
+class Peers(Protocol):
+    """The processes of a run.
+
+    Attributes:
+      index: Number of this process, from 0.
+      count: How many there are.
+      say: Told, in a few words, who is waited for.
+    """
+
+    index: int
+    count: int
+    say: Say
+
+    def gather(self, label: str, data: bytes) -> list[bytes]:
+        """What every process passes under this label, in order of the processes.
+
+        All processes must make the same calls in the same order.
+
+        Raises:
+          PeerLostError: If a process ended, or made another call.
+        """
+        ...
+
+    def exchange(self, label: str, parts: Sequence[bytes]) -> list[bytes]:
+        """Of every process the part it passes for this one; `parts[q]` goes to q.
+
+        Raises:
+          PeerLostError: As `gather`.
+        """
+        ...
+
+
+class Alone:
+    """The only process of a run.
+
+    Attributes:
+      index: 0.
+      count: 1.
+      say: Never told anything.
+    """
+
+    index, count = 0, 1
+
+    def __init__(self):
+        """Nobody else."""
+        self.say: Say = lambda text: None
+
+    def gather(self, label: str, data: bytes) -> list[bytes]:
+        """`data`, in a list."""
+        del label
+        return [data]
+
+    def exchange(self, label: str, parts: Sequence[bytes]) -> list[bytes]:
+        """`parts` as they are."""
+        del label
+        return list(parts)
+
+
+class ConnectedPeers:
+    """Processes connected through process 0, each watching the others live.
+
+    Attributes:
+      index: Number of this process.
+      count: How many there are.
+      hosts: Their hosts, in order.
+      say: Told, in a few words, who is waited for; may be replaced.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        hosts: Sequence[str],
+        wires: Mapping[int, Wire],
+        *,
+        heartbeat: float,
+        end: Callable[[int], None] = os._exit,
+    ):
+        """Peers over the wires of `meet`; threads watch them from now on.
+
+        Args:
+          index: Number of this process.
+          hosts: Host of every process.
+          wires: As `meet` returns them; owned from now on.
+          heartbeat: Seconds of silence after which a process counts as dead.
+          end: What ends this process if its main thread cannot; for tests.
+        """
+        self.index, self.count, self.hosts = index, len(hosts), tuple(hosts)
+        self.say: Say = lambda text: None
+        self._wires = dict(wires)
+        self._end = end
+        self._news = threading.Condition()
+        self._inbox: dict[int, collections.deque[bytes]] = {
+            peer: collections.deque() for peer in self._wires
+        }
+        self._lost: str | None = None
+        self._told = self._closed = False
+        for peer, wire in self._wires.items():
+            wire.patience(heartbeat)
+            self._thread(self._read, peer, wire)
+        self._thread(self._beat, heartbeat / 4)
+
+    def name(self, process_id: int) -> str:
+        """A process in words."""
+        return f"process {process_id} ({self.hosts[process_id]})"
+
+    # --- Exchange ---------------------------------------------------------------------
+
+    def gather(self, label: str, data: bytes) -> list[bytes]:
+        """See `Peers`."""
+        return self._meet(label, [data])
+
+    def exchange(self, label: str, parts: Sequence[bytes]) -> list[bytes]:
+        """See `Peers`."""
+        if len(parts) != self.count:
+            raise ValueError(f"parts must be {self.count}, one each, got {len(parts)}.")
+        return self._meet(label, parts)
+
+    def _meet(self, label: str, parts: Sequence[bytes]) -> list[bytes]:
+        if self.index:
+            self._send(0, PARTS, join_parts([label.encode(), *parts]))
+            return split_parts(self._take(0, label))
+        given = {0: [bytes(part) for part in parts]}
+        for peer in sorted(self._wires):
+            said, *theirs = split_parts(self._take(peer, label))
+            if said != label.encode():
+                text = (
+                    f"{self.name(peer)} is at {said.decode(errors='replace')!r}, "
+                    f"{self.name(0)} at {label!r}: they computed different things; "
+                    "start all again with the same command"
+                )
+                self._lose(text)
+                raise self._loss()
+            given[peer] = theirs
+
+        def for_peer(peer: int) -> list[bytes]:
+            return [
+                theirs[0] if len(theirs) == 1 else theirs[peer]
+                for theirs in (given[index] for index in range(self.count))
+            ]
+
+        for peer in self._wires:
+            self._send(peer, PARTS, join_parts(for_peer(peer)))
+        return for_peer(0)
+
+    def _send(self, peer: int, kind: bytes, payload: bytes) -> None:
+        try:
+            self._wires[peer].send(kind, payload)
+        except OSError as error:
+            self._lose(self._gone(peer, str(error)))
+            raise self._loss() from error
+
+    def _take(self, peer: int, label: str) -> bytes:
+        began = time.monotonic()
+        with self._news:
+            while not self._inbox[peer]:
+                if self._lost is not None:
+                    raise self._loss()
+                if not self._news.wait(_PATIENCE):
+                    waited = time.monotonic() - began
+                    self.say(f"{label}: {self.name(peer)}, for {waited:.0f} s")
+            return self._inbox[peer].popleft()
+
+    # --- Life and death ---------------------------------------------------------------
+
+    def lost(self, within: float = 0.0) -> str | None:
+        """What is known of a process that ended, waiting up to `within` seconds."""
+        with self._news:
+            self._news.wait_for(lambda: self._lost is not None, within)
+            return self._lost
+
+    def told(self) -> None:
+        """The main thread is ending the process and tells why by itself."""
+        self._told = True
+
+    def finish(self) -> None:
+        """Wait until every process is done; from then on nobody is missed."""
+        self.gather("the end of the run", b"")
+        self._closed = True
+
+    def fail(self, error: str) -> None:
+        """Let the others know that `error` ends this process."""
+        if self._closed:
+            return
+        self._closed = True
+        text = f"{self.name(self.index)} stopped: {error}".encode()
+        for wire in self._wires.values():
+            try:
+                wire.send(FAILED, text)
+            except OSError:
+                continue  # gone already
+
+    def _read(self, peer: int, wire: Wire) -> None:
+        try:
+            while True:
+                kind, payload = wire.receive()
+                if kind == PARTS:
+                    with self._news:
+                        self._inbox[peer].append(payload)
+                        self._news.notify_all()
+                elif kind == FAILED:
+                    self._lose(payload.decode(errors="replace"))
+                    return
+        except OSError as error:
+            self._lose(self._gone(peer, str(error)))
+
+    def _gone(self, peer: int, how: str) -> str:
+        silent = "timed out" in how
+        why = "says nothing any more" if silent else "is gone: it was killed or crashed"
+        return (
+            f"{self.name(peer)} {why}; this process stops too. The last checkpoint is "
+            "whole: start all processes again with the same command"
+        )
+
+    def _lose(self, text: str) -> None:
+        with self._news:
+            first = self._set_lost(text)
+        if first and self.index == 0:
+            for wire in self._wires.values():
+                try:
+                    wire.send(FAILED, text.encode())
+                except OSError:
+                    continue  # this is the one that is gone
+
+    def _set_lost(self, text: str) -> bool:
+        """Whether this is the first loss; the lock must be held."""
+        if self._lost is not None or self._closed:
+            return False
+        self._lost = text
+        self._news.notify_all()
+        self._thread(self._end_soon)
+        return True
+
+    def _end_soon(self) -> None:
+        """End the process though its main thread waits for the dead."""
+        deadline = time.monotonic() + _GRACE
+        while not self._told and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if self._told:
+            time.sleep(_GRACE)  # for the exit itself, which may wait for the dead too
+        else:
+            print(f"{self.name(self.index)}: {self._lost}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        self._end(1)
+
+    def _loss(self) -> PeerLostError:
+        return PeerLostError(self._lost or "another process ended")
+
+    def _beat(self, every: float) -> None:
+        while not self._closed and self._lost is None:
+            for wire in self._wires.values():
+                try:
+                    wire.send(PING)
+                except OSError:
+                    continue  # whoever reads from it tells
+            time.sleep(every)
+
+    def _thread(self, work: Callable[..., None], *arguments: object) -> None:
+        threading.Thread(
+            target=work, args=arguments, daemon=True, name=f"stepjax-{work.__name__}"
+        ).start()
