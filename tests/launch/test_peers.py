@@ -1,0 +1,135 @@
+"""What processes tell each other, and how they learn that one is gone."""
+
+import threading
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stepjax.launch.arrays import arrays_to_bytes, bytes_to_arrays
+from stepjax.launch.frames import ForeignSpeechError, join_parts, split_parts
+from stepjax.launch.peers import Alone, PeerLostError
+from tests.launch.meetings import connected, together
+
+
+def test_alone():
+    alone = Alone()
+    assert alone.gather("x", b"1") == [b"1"] == alone.exchange("x", [b"1"])
+
+
+def test_gather_and_exchange():
+    with connected(3) as peers:
+        for turn in range(20):
+            said = together(
+                *(
+                    lambda p=p, turn=turn: p.gather("a", b"%d %d" % (p.index, turn))
+                    for p in peers
+                )
+            )
+            assert said == [[b"%d %d" % (index, turn) for index in range(3)]] * 3
+        said = together(
+            *(
+                lambda p=p: p.exchange("b", [b"%d>%d" % (p.index, q) for q in range(3)])
+                for p in peers
+            )
+        )
+        assert said == [[b"%d>%d" % (p, q) for p in range(3)] for q in range(3)]
+
+
+def test_large_payloads():
+    data = np.random.default_rng(0).bytes(5_000_000)
+    with connected(2) as peers:
+        said = together(*(lambda p=p: p.gather("large", data) for p in peers))
+        assert said == [[data, data]] * 2
+
+
+def test_different_calls_are_noticed_by_all():
+    with connected(2) as peers:
+        found = together(
+            lambda: peers[0].gather("round 3: rows", b""),
+            lambda: peers[1].gather("round 3: outcomes", b""),
+        )
+        for error in found:
+            assert isinstance(error, PeerLostError)
+            assert "computed different things" in str(error)
+
+
+def test_a_dead_process_is_named_to_all():
+    with connected(3) as peers:
+        for wire in peers[1]._wires.values():
+            wire.close()  # what the kernel does for a process that was killed
+        found = together(
+            lambda: peers[0].gather("x", b""), lambda: peers[2].gather("x", b"")
+        )
+        for error in found:
+            assert isinstance(error, PeerLostError)
+            assert "process 1 (host-1) is gone" in str(error)
+            assert "same command" in str(error) and "\n" not in str(error)
+
+
+def test_a_silent_process_is_named():
+    with connected(2, heartbeat=1.0) as peers:
+        peers[1]._closed = True  # stops its heartbeat; the connection stays
+        assert "process 1 (host-1) says nothing any more" in str(peers[0].lost(20.0))
+
+
+def test_the_reason_of_an_end_is_passed_on():
+    with connected(3) as peers:
+        peers[2].fail("the disk is full")
+        for index in (0, 1):
+            text = peers[index].lost(20.0)
+            assert text == "process 2 (host-2) stopped: the disk is full"
+
+
+def test_a_main_thread_that_hangs_is_ended(monkeypatch, capsys):
+    monkeypatch.setattr("stepjax.launch.peers._GRACE", 0.2)
+    with connected(2) as peers:
+        ended = threading.Event()
+        peers[0]._end = lambda code: ended.set()
+        for wire in peers[1]._wires.values():
+            wire.close()
+        assert ended.wait(20.0)
+    assert "process 0 (host-0): process 1 (host-1) is gone" in capsys.readouterr().err
+
+
+def test_after_the_end_nobody_is_missed():
+    with connected(2) as peers:
+        together(*(lambda p=p: p.finish() for p in peers))
+        for wire in peers[1]._wires.values():
+            wire.close()
+        assert peers[0].lost(0.5) is None
+
+
+@pytest.mark.parametrize("parts", [[], [b""], [b"a", b"", b"bcd"]])
+def test_parts(parts):
+    assert split_parts(join_parts(parts)) == parts
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00" * 7, b"\xff" * 8, b"\xff" * 64])
+def test_broken_parts(data):
+    with pytest.raises(ForeignSpeechError):
+        split_parts(data)
+    with pytest.raises(ForeignSpeechError):
+        split_parts(join_parts([b"abc", b"d"])[:-1])
+
+
+def test_arrays_of_all_kinds():
+    tree = {
+        "a": np.arange(6, dtype=np.uint8).reshape(2, 3),
+        "b": [np.array(2.5), np.zeros((0, 4), np.float32)],
+        "c": np.asarray(jnp.arange(3, dtype=jnp.bfloat16)),
+        "d": np.array([True, False]),
+    }
+    back = bytes_to_arrays(arrays_to_bytes(tree), tree)
+    assert back["c"].dtype == jnp.bfloat16 and back["b"][1].shape == (0, 4)
+    np.testing.assert_array_equal(back["a"], tree["a"])
+    np.testing.assert_array_equal(back["d"], tree["d"])
+    assert back["b"][0] == 2.5
+
+
+def test_arrays_of_another_kind_are_refused():
+    data = arrays_to_bytes([np.zeros(3, np.float32)])
+    with pytest.raises(ValueError, match="float32 arrived"):
+        bytes_to_arrays(data, [np.zeros(3)])
+    with pytest.raises(ValueError, match="1 arrays arrived instead of 2"):
+        bytes_to_arrays(data, [np.zeros(3), np.zeros(3)])

@@ -1,0 +1,172 @@
+"""Processes that cannot run together are told why, all in the same line."""
+
+import socket
+import threading
+
+import pytest
+
+from stepjax.launch.cluster import LaunchError
+from stepjax.launch.preflight import Facts, difference, gather_facts
+from stepjax.launch.rendezvous import meet
+from tests.launch.meetings import (
+    cluster,
+    facts,
+    free_port,
+    meet_all,
+    together,
+)
+
+
+def test_equal_processes_meet():
+    found = meet_all(3)
+    assert [sorted(wires) for wires, _ in found] == [[1, 2], [0], [0]]
+    assert {tuple(hosts) for _, hosts in found} == {("host-0", "host-1", "host-2")}
+    for wires, _ in found:
+        for wire in wires.values():
+            wire.close()
+
+
+def test_own_facts_survive_the_wire_and_agree():
+    own = gather_facts({"algo.group_size": 8, "run_dir": "x"})
+    assert "stepjax/launch/preflight.py" in own.source and "jax" in own.packages
+    again = Facts.from_json(own.to_json())
+    assert difference(own, again, 1) is None
+
+
+@pytest.mark.parametrize(
+    "changes, parts",
+    [
+        ({"python": "3.11"}, ["runs Python 3.11", "python3.12 -m venv"]),
+        (
+            {"packages": {"jax": "0.11.2", "numpy": "2.4.6"}},
+            ["has jax 0.11.2", "on host-1 run: pip install jax==0.12.0"],
+        ),
+        (
+            {"source": {"stepjax/types.py": "1"}, "commit": "bbb"},
+            ["experiments/loop.py", "git -C /home/user/stepjax checkout aaa"],
+        ),
+        (
+            {"source": {"stepjax/types.py": "9", "experiments/loop.py": "2"}},
+            ["(stepjax/types.py)", "rsync -a host-0:/home/user/stepjax/"],
+        ),
+        (
+            {"settings": {"algo.group_size": 8, "seed": 0}},
+            ["--algo.group-size 8 instead of 16", "same flags"],
+        ),
+    ],
+    ids=["python", "package", "commit", "files", "settings"],
+)
+def test_a_mixed_version_is_named_with_its_fix(changes, parts):
+    found = meet_all(2, known=[facts(0), facts(1, **changes)])
+    lines = {str(error) for error in found}
+    assert all(isinstance(error, LaunchError) for error in found)
+    assert len(lines) == 1, "every process says the same"
+    (line,) = lines
+    assert "\n" not in line and "process 1 (host-1)" in line
+    for part in parts:
+        assert part in line
+
+
+def test_a_missing_process_is_named():
+    port = free_port()
+    calls = [
+        lambda index=index: meet(cluster(port, 4, index), facts(index), timeout=2.0)
+        for index in (0, 2)
+    ]
+    found = together(*calls)
+    assert str(found[0]) == str(found[1])
+    assert "processes 1, 3 of 4 did not arrive within 2 s" in str(found[0])
+    assert "arrived: 0 (host-0), 2 (host-2)" in str(found[0])
+    assert "--launch.process-id 1" in str(found[0])
+
+
+def test_an_absent_process_0_is_named():
+    with pytest.raises(
+        LaunchError, match="cannot reach process 0 at localhost"
+    ) as told:
+        meet(cluster(free_port(), 2, 1), facts(1), timeout=0.5)
+    assert "refused" in str(told.value) and "firewall-rules" in str(told.value)
+
+
+def test_a_name_nobody_knows():
+    place = cluster(1234, 2, 1)
+    unknown = type(place)(
+        host="no-such-host.invalid", port=1234, num_processes=2, process_id=1
+    )
+    with pytest.raises(LaunchError, match="cannot reach process 0 at no-such-host"):
+        meet(unknown, facts(1), timeout=0.5)
+
+
+def test_a_blocked_port_is_named():
+    with socket.create_server(("", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(LaunchError, match=f"port {port} .* cannot be opened") as e:
+            meet(cluster(port, 2, 0), facts(0), timeout=1.0)
+    assert f"--launch.coordinator localhost:{port + 1}" in str(e.value)
+
+
+def test_a_port_of_another_program_is_named():
+    with socket.create_server(("localhost", 0)) as other:
+
+        def greet():
+            connection, _ = other.accept()
+            connection.sendall(b"SSH-2.0-OpenSSH_9.6 and more\r\n")
+            connection.recv(1 << 20)
+            connection.close()
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        port = other.getsockname()[1]
+        with pytest.raises(LaunchError, match="is not the start of a run"):
+            meet(cluster(port, 2, 1), facts(1), timeout=5.0)
+        thread.join()
+
+
+def test_strangers_at_the_port_do_not_matter():
+    port, done = free_port(), threading.Event()
+
+    def stranger():
+        while not done.is_set():
+            try:
+                with socket.create_connection(("localhost", port), timeout=1.0) as s:
+                    s.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    return
+            except OSError:
+                done.wait(0.01)
+
+    thread = threading.Thread(target=stranger)
+    thread.start()
+    first = threading.Thread(target=thread.join, daemon=True)
+    first.start()
+
+    def late():
+        thread.join(10.0)
+        return meet(cluster(port, 2, 1), facts(1), timeout=20.0)
+
+    found = together(lambda: meet(cluster(port, 2, 0), facts(0), timeout=20.0), late)
+    done.set()
+    assert [sorted(wires) for wires, _ in found] == [[1], [0]]
+    for wires, _ in found:
+        for wire in wires.values():
+            wire.close()
+
+
+def test_two_with_one_number_are_named():
+    port = free_port()
+    calls = [
+        lambda index=index, of=of: meet(cluster(port, of, index), facts(9), timeout=2.0)
+        for index, of in ((0, 3), (1, 3), (1, 3))
+    ]
+    assert "two processes say they are number 1" in str(together(*calls)[0])
+
+
+def test_numbers_of_processes_that_differ_are_named():
+    port = free_port()
+    found = together(
+        lambda: meet(cluster(port, 2, 0), facts(0), timeout=5.0),
+        lambda: meet(cluster(port, 4, 1), facts(1), timeout=5.0),
+    )
+    for error in found:
+        assert "process 1 (host-1) expects 4 processes, process 0 (host-0) 2" in str(
+            error
+        )
