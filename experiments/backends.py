@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from experiments.config import ExperimentConfig, PolicyConfig
+from experiments.config import EnvConfig, ExperimentConfig, PolicyConfig
 from experiments.errors import UsageError, as_usage_error
 from stepjax.models.policy import Policy
 from stepjax.rollout.backend import Backend, TaskTable
@@ -29,11 +29,27 @@ PIXEL_BACKENDS = ("desktop", "vm")
 _PAGES_PER_BROWSER = 16
 
 
-def make_policy(config: PolicyConfig, backend: str = "sim") -> Policy:
+def make_policy(
+    config: PolicyConfig, backend: str = "sim", env: EnvConfig | None = None
+) -> Policy:
     """The policy of the given size for a backend; the same object for the same.
 
     Equal objects let runs of one process share their compilations.
+
+    Args:
+      config: Which policy.
+      backend: Where it acts.
+      env: Says how large screens are (qwen-vl only); None for the default.
+
+    Raises:
+      UsageError: If a checkpoint or a server cannot be used.
     """
+    if config.name == "qwen-vl":
+        from experiments.model_setup import make_model_policy
+
+        return make_model_policy(
+            config, EnvConfig(backend=backend) if env is None else env
+        )
     sizes = (config.width, config.layers, config.heads)
     return _screen_policy(*sizes) if backend in PIXEL_BACKENDS else _pointer(*sizes)
 
@@ -54,6 +70,9 @@ def _screen_policy(width: int, layers: int, heads: int) -> Policy:
 
 def empty_prompt(config: ExperimentConfig) -> Any:
     """What the policy of `config` sees, padding throughout: shapes and dtypes."""
+    if config.policy.name == "qwen-vl":
+        policy: Any = make_policy(config.policy, config.env.backend, config.env)
+        return policy.codec.empty_prompt()
     if config.env.backend in PIXEL_BACKENDS:
         from experiments.desktop_backend import make_codec
 
@@ -89,12 +108,32 @@ def open_backend(
 
 
 def _open_sim(config: ExperimentConfig, policy: Policy, report: ReportFn) -> Backend:
+    if config.policy.name == "qwen-vl":
+        return _open_sim_screens(config, policy, report)
     from stepjax.rollout.sim import SimBackend
 
     del report
     env = config.env
     return SimBackend(
         policy.sample, max_steps=env.max_steps, chunk_size=env.num_envs or 256
+    )
+
+
+def _open_sim_screens(
+    config: ExperimentConfig, policy: Any, report: ReportFn
+) -> Backend:
+    """The simulator drawn, for a policy that sees pictures."""
+    from stepjax.rollout.sim_screens import SimScreensBackend
+
+    shown = policy.codec.prompts
+    return SimScreensBackend(
+        policy.sample,
+        codec=policy.codec,
+        sampler=policy.sampler,
+        size=(shown.width, shown.height),
+        max_steps=config.env.max_steps,
+        num_envs=config.env.num_envs or 2 * config.policy.slots,
+        report=report,
     )
 
 

@@ -5,6 +5,7 @@ standard error.
 """
 
 import contextlib
+import dataclasses
 import io
 import re
 import sys
@@ -39,7 +40,7 @@ def parse(
       UsageError: If a preset, flag or value is wrong.
       SystemExit: After `--help`, with code 0.
     """
-    args = list(args)
+    args = _spelled_out(args)
     if args and not args[0].startswith("-"):
         name = args.pop(0)
     else:
@@ -47,6 +48,8 @@ def parse(
     if name not in presets:
         raise UsageError(f"unknown preset {name!r}; {suggestion(name, tuple(presets))}")
     _check_flags(presets[name].config, args)
+    if _asked_for(args, "--policy.name") == "qwen-vl":
+        presets = {key: _for_model(preset) for key, preset in presets.items()}
     return name, _parse_flags(program, presets, name, args)
 
 
@@ -97,15 +100,42 @@ def _preset_for(presets: Mapping[str, Preset], args: Sequence[str]) -> str:
 
     Sizes that suit one backend are hours or nothing on another.
     """
-    asked = None
-    for at, arg in enumerate(args):
-        flag, _, value = arg.partition("=")
-        if flag.replace("_", "-") == "--env.backend":
-            asked = value or next(iter(args[at + 1 : at + 2]), None)
+    asked = _asked_for(args, "--env.backend")
     fitting = [
         name for name, preset in presets.items() if preset.config.env.backend == asked
     ]
     return (fitting or list(presets))[0]
+
+
+def _asked_for(args: Sequence[str], wanted: str) -> str | None:
+    """The value of a flag, its last; None if it is not given."""
+    found = None
+    for at, arg in enumerate(args):
+        flag, _, value = arg.partition("=")
+        if flag.replace("_", "-") == wanted:
+            found = value or next(iter(args[at + 1 : at + 2]), None)
+    return found
+
+
+def _spelled_out(args: Sequence[str]) -> list[str]:
+    """Arguments with `--policy X` as `--policy.name X`."""
+    return [
+        "--policy.name" + arg[len("--policy") :]
+        if arg.partition("=")[0] == "--policy"
+        else arg
+        for arg in args
+    ]
+
+
+def _for_model(preset: Preset) -> Preset:
+    """A preset for a model that was trained already: no cloning, small updates."""
+    config = preset.config
+    config = dataclasses.replace(
+        config,
+        warm_start=dataclasses.replace(config.warm_start, steps=0),
+        optim=dataclasses.replace(config.optim, learning_rate=1e-6),
+    )
+    return dataclasses.replace(preset, config=config)
 
 
 def _about(name: str, preset: Preset, config: ExperimentConfig) -> str:

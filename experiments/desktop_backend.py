@@ -38,7 +38,7 @@ _BUCKETS = (8, 32)  # desktops answer a few at a time
 
 
 def make_codec(config: ExperimentConfig) -> ScreenCodec:
-    """The screenshot policy's encoding, as `config.policy` describes it."""
+    """The small screenshot policy's encoding, as `config.policy` describes it."""
     return ScreenCodec(width=config.policy.view_width, height=config.policy.view_height)
 
 
@@ -142,7 +142,8 @@ def screen_backend(
       script: How tasks are done, for demonstrations; None for none.
       **options: Further options of `HostBackend`.
     """
-    codec, env = make_codec(config), config.env
+    env = config.env
+    codec = getattr(policy, "codec", None) or make_codec(config)
     fields = [field.name for field in dataclasses.fields(TaskTable)]
     guides = None
     if script is not None:
@@ -155,6 +156,7 @@ def screen_backend(
         policy.sample,
         max_steps=env.max_steps,
         codec=codec,
+        sampler=getattr(policy, "sampler", None),
         buckets=_BUCKETS,
         guides=guides,
         **options,

@@ -9,6 +9,7 @@ import numpy as np
 from experiments.config import ExperimentConfig
 from experiments.errors import RunError
 from experiments.evaluation import Evaluation
+from stepjax.models.qwen_vl.server_http import ServerError
 from stepjax.rollout.backend import Backend
 
 __all__ = [
@@ -61,12 +62,13 @@ def environment_failures() -> Iterator[None]:
     """A block in which a backend that gives up ends the run in one line.
 
     Raises:
-      RunError: For a plain RuntimeError, with its text.
+      RunError: For a plain RuntimeError or a `ServerError`, with its text.
     """
     try:
         yield
     except RuntimeError as error:
-        if type(error) is not RuntimeError:  # jax's own errors are bugs to look at
+        # Others, such as jax's own, are bugs to look at.
+        if type(error) not in (RuntimeError, ServerError):
             raise
         text = " ".join(str(error).split())
         raise RunError(f"{text}; the last checkpoint is whole, run again.") from error

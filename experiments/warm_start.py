@@ -72,10 +72,16 @@ def warm_started_params(
             f"backend {backend.name} has no demonstrations to start from; pass "
             "start_params to train()."
         )
-    settings, init = config.warm_start, jax.jit(policy.init)
+    settings = config.warm_start
     init_key, clone_key = jax.random.split(jax.random.key(_SEED))
+
+    def begin() -> Any:
+        if policy.load is not None:
+            return policy.load()
+        return jax.jit(policy.init)(init_key, _rows_of(empty_prompt(config)))
+
     if not settings.steps:
-        return jax.device_get(init(init_key, _rows_of(empty_prompt(config))))
+        return jax.device_get(begin())
     path = _cache_path(config, backend, policy)
     kept = _read(path)
     if kept is not None:
@@ -93,13 +99,12 @@ def warm_started_params(
             f"backend {backend.name}: none of {settings.episodes} demonstrations "
             "succeeded; there is nothing to imitate."
         )
-    few = jax.tree.map(lambda leaf: jnp.asarray(leaf[:2]), prompt)
     params = clone_policy(
         policy.evaluate,
-        init(init_key, few),
+        begin(),
         prompt,
         jnp.asarray(tokens),
-        policy.token_mask(jnp.asarray(tokens[:, 0])),
+        policy.mask_of(jnp.asarray(tokens)),
         key=clone_key,
         num_steps=settings.steps,
         batch_size=settings.batch_size,
@@ -128,17 +133,31 @@ def _layout(policy: Policy, prompt: Any) -> list[str]:
     ]
 
 
+def _policy_settings(config: ExperimentConfig) -> dict[str, Any]:
+    """What demonstrations and cloning depend on of the policy's settings."""
+    whole = dataclasses.asdict(config.policy)
+    if config.policy.name == "small":
+        names = ["width", "layers", "heads"]
+        if config.env.backend in PIXEL_BACKENDS:
+            names += ["view_width", "view_height"]
+        return {name: whole[name] for name in names}
+    folder = Path(config.policy.checkpoint or "").expanduser()
+    files = [(path.name, path.stat()) for path in sorted(folder.glob("*.safetensors"))]
+    whole["files"] = [(name, seen.st_size, seen.st_mtime_ns) for name, seen in files]
+    elsewhere = ("server", "slots", "top_p", "stop", "match_", "max_importance")
+    return {
+        name: value for name, value in whole.items() if not name.startswith(elsewhere)
+    }
+
+
 def _cache_path(
     config: ExperimentConfig, backend: Demonstrator, policy: Policy
 ) -> Path:
-    sizes = dataclasses.asdict(config.policy)
-    if config.env.backend not in PIXEL_BACKENDS:
-        sizes = {name: sizes[name] for name in sizes if not name.startswith("view_")}
     matters = {
         "parameters": _layout(policy, empty_prompt(config)),
         "format": _FORMAT,
         "backend": backend.fingerprint(),
-        "policy": sizes,
+        "policy": _policy_settings(config),
         "warm_start": {
             name: value
             for name, value in dataclasses.asdict(config.warm_start).items()
@@ -146,7 +165,8 @@ def _cache_path(
         },
         "seed": _SEED,
     }
-    digest = hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()
+    told = json.dumps(matters, sort_keys=True, default=str)
+    digest = hashlib.sha256(told.encode()).hexdigest()
     folder = config.warm_start.cache_dir.expanduser()
     return folder / f"warm_start_{digest[:16]}.npz"
 

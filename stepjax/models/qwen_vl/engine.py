@@ -149,7 +149,8 @@ class Engine:
         self._waiting.clear()
         self._held = [None] * self._sizes.slots
         self._slots = None
-        self._params, self._key = params, key
+        self._params = jax.tree.map(jnp.asarray, params)  # on the device once
+        self._key = key
         self._temperature = np.float32(temperature)
 
     def begin(self, ticket: int, prompt: Any, episode: int, step: int) -> None:
