@@ -32,7 +32,8 @@ ALLOWED = {
     "training": BASE | {"kernels"} | LAYER_2,
     "envs": BASE,
     "rollout": BASE | {"envs", "models"},
-    "models": BASE | {"envs.words", "envs.actions", "envs.screen_actions"},
+    "models": BASE | {"log_probs", "envs.words", "envs.actions", "envs.screen_actions"},
+    "launch": BASE | {"kernels", "training", "models"} | LAYER_2,
     "__init__": BASE | {"kernels"} | LAYER_2,
 }
 # Arithmetic that kernels share; importable from its module, not from the top.
