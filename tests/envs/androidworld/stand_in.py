@@ -164,7 +164,7 @@ class PhoneServer:
         width, height = self.size
         image = np.full((height, width, 3), 230, np.uint8)
         image[: height // 18] = time.monotonic_ns() // 1000 % 200  # a clock
-        image[36:44, 14:22] = (20, 160, 60) if self.bluetooth else (90, 90, 90)
+        image[36:44, 14:22] = (20, 250, 160) if self.bluetooth else (90, 90, 90)
         return image
 
 
