@@ -23,7 +23,7 @@ __all__ = [
 ReportFn = Callable[[str], None] | None
 OpenFn = Callable[[ExperimentConfig, Policy, ReportFn], Backend]
 
-PIXEL_BACKENDS = ("desktop", "vm")
+PIXEL_BACKENDS = ("desktop", "vm", "androidworld")
 """Backends whose policy sees screenshots; the others' sees widgets."""
 
 _PAGES_PER_BROWSER = 16
@@ -100,7 +100,7 @@ def open_backend(
         try:
             return BACKEND_FACTORIES[name](config, policy, report)
         except ModuleNotFoundError as error:
-            extra = "desktop" if name in PIXEL_BACKENDS else name
+            extra = "desktop" if name in PIXEL_BACKENDS else name.partition("-")[0]
             raise UsageError(
                 f"backend {name} needs the Python package {error.name}; "
                 f"pip install -e '.[experiments,{extra}]' brings it."
@@ -183,12 +183,28 @@ def _open_vm(config: ExperimentConfig, policy: Policy, report: ReportFn) -> Back
     return open_vm(config, policy, report)
 
 
+def _open_mobile(config: ExperimentConfig, policy: Policy, report: ReportFn) -> Backend:
+    from experiments.mobile_backend import open_mobile
+
+    return open_mobile(config, policy, report)
+
+
+def _open_androidworld(
+    config: ExperimentConfig, policy: Policy, report: ReportFn
+) -> Backend:
+    from experiments.mobile_backend import open_androidworld
+
+    return open_androidworld(config, policy, report)
+
+
 BACKEND_FACTORIES: Mapping[str, OpenFn] = MappingProxyType(
     {
         "sim": _open_sim,
         "miniwob": _open_miniwob,
         "desktop": _open_desktop,
         "vm": _open_vm,
+        "miniwob-mobile": _open_mobile,
+        "androidworld": _open_androidworld,
     }
 )
 """What opens each backend of `experiments.config.BACKENDS`."""

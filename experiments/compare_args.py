@@ -16,7 +16,7 @@ from experiments.config import (
     OptimizerConfig,
 )
 from experiments.errors import UsageError, as_usage_error
-from experiments.presets import Preset
+from experiments.presets import MOBILE_PRESETS, Preset
 from experiments.setting_checks import at_least, between, one_of, positive
 
 __all__ = ["PROGRAM", "parse_plan"]
@@ -32,6 +32,11 @@ _PRESET = Preset(
     ),
     note="the settings all methods share",
 )
+_PHONES = Preset(
+    config=MOBILE_PRESETS["quick"].config,
+    note="the settings all methods share on phones (--env miniwob-mobile)",
+)
+_BACKEND = "--env.backend"
 _OURS = {
     "seed": "--seeds, a number of seeds",
     "algo.method": "--methods",
@@ -57,7 +62,9 @@ def parse_plan(arguments: Sequence[str]) -> Plan:
         instead = _OURS.get(name.removeprefix("no-"))
         if instead is not None:
             raise UsageError(f"--{name} differs between the cells; use {instead}.")
-    _, base = parse(PROGRAM, {"compare": _PRESET}, rest)
+    rest = [_BACKEND + arg[len("--env") :] if arg.partition("=")[0] == "--env" else arg
+            for arg in rest]  # fmt: skip
+    _, base = parse(PROGRAM, {"compare": _PRESET, "phones": _PHONES}, rest)
     chosen = any(argument.startswith("--eval.every") for argument in rest)
     with as_usage_error(ValueError):
         rates = tuple(sorted(set(_numbers("--learning-rates", own.learning_rates))))

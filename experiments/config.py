@@ -311,10 +311,10 @@ class ExperimentConfig:
 
     def _check_model(self) -> None:
         """What the policy qwen-vl can not do."""
-        if self.env.backend == "miniwob":
+        if self.env.backend in ("miniwob", "miniwob-mobile"):
             raise ValueError(
-                "policy qwen-vl sees screenshots, which env.backend miniwob does not "
-                "give; choose sim, desktop or vm."
+                "policy qwen-vl sees screenshots, which env.backend "
+                f"{self.env.backend} does not give; choose sim, desktop or vm."
             )
         if self.algo.entropy_coef > 0.0:
             raise ValueError(

@@ -7,7 +7,7 @@ from experiments.setting_checks import at_least, one_of
 
 __all__ = ["BACKENDS", "EnvConfig"]
 
-BACKENDS = ("sim", "miniwob", "desktop", "vm")
+BACKENDS = ("sim", "miniwob", "desktop", "vm", "miniwob-mobile", "androidworld")
 """Environment backends that `experiments.backends` can open."""
 
 _LEAST_WIDTH, _LEAST_HEIGHT = 320, 200  # pixels of a screen that windows fit on
@@ -19,11 +19,13 @@ class EnvConfig:
 
     backend: str = "sim"
     """Environment: sim (a desktop simulated in JAX), miniwob (real pages in a real
-    Chromium), desktop (real applications on sandboxed desktops) or vm (OSWorld's own
-    virtual machines)."""
+    Chromium), desktop (real applications on sandboxed desktops), vm (OSWorld's own
+    virtual machines), miniwob-mobile (real pages on a phone's touch screen) or
+    androidworld (AndroidWorld's own servers)."""
 
     chromium: Path | None = None
-    """Chromium to drive (miniwob only). None: $STEPJAX_CHROMIUM, then PATH."""
+    """Chromium to drive (miniwob and miniwob-mobile). None:
+    $STEPJAX_CHROMIUM, then PATH."""
 
     tasks: Path | None = None
     """OSWorld's evaluation_examples folder, or one like it (desktop and vm). None: the
@@ -45,14 +47,27 @@ class EnvConfig:
     (vm only)."""
 
     url: str | None = None
-    """Address of one OSWorld machine that runs already, such as http://host:5000 (vm
-    only)."""
+    """Address of one OSWorld machine that runs already, such as http://host:5000 (vm);
+    addresses of AndroidWorld's servers with commas between (androidworld)."""
+
+    family: str = "android_world"
+    """Tasks by AndroidWorld's name for their group (androidworld only)."""
+
+    serials: str | None = None
+    """The servers' phones as adb lists them, with commas between, for quick screenshots
+    (androidworld only). None: pictures come through the servers."""
 
     screen_width: int = 1280
-    """Width of the screen in pixels (desktop and vm)."""
+    """Width of the screen in pixels (desktop, vm and miniwob-mobile)."""
 
     screen_height: int = 800
-    """Height of the screen in pixels (desktop and vm)."""
+    """Height of the screen in pixels (desktop, vm and miniwob-mobile)."""
+
+    device_scale: float = 3.0
+    """Pixels of the phone's screen that make one CSS pixel (miniwob-mobile only)."""
+
+    from_launcher: bool = False
+    """Episodes begin on the phone's launcher, not in the app (miniwob-mobile only)."""
 
     max_steps: int = 15
     """Most steps of a trajectory."""

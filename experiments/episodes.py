@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,12 @@ __all__ = [
     "EpisodeStep",
     "draw_step",
     "episode_from_frames",
+    "is_tall",
     "load_episodes",
     "save_episodes",
 ]
 
-_MAX_WIDTH = 640  # pixels; wider pictures are scaled down to keep the report small
+_MAX_WIDTH, _MAX_HEIGHT = 640, 720  # pixels; larger ones would make the report large
 _MARK = (213, 94, 0)
 
 
@@ -66,7 +68,9 @@ def episode_from_frames(
 ) -> Episode:
     """The frames of one replayed trajectory with every action drawn on its picture."""
     steps = tuple(
-        EpisodeStep(image=draw_step(frame.image, frame.box), action=frame.action)
+        EpisodeStep(
+            image=draw_step(frame.image, frame.box, frame.touch), action=frame.action
+        )
         for frame in frames
     )
     return Episode(
@@ -80,7 +84,9 @@ def episode_from_frames(
 
 
 def draw_step(
-    image: np.ndarray, box: tuple[float, float, float, float] | None
+    image: np.ndarray,
+    box: tuple[float, float, float, float] | None,
+    touch: Sequence[tuple[float, float]] = (),
 ) -> bytes:
     """A picture file of `image` with a frame and a pointer where the action went.
 
@@ -88,6 +94,7 @@ def draw_step(
       image: [height, width, 3] uint8.
       box: Left, top, right, bottom as shares of the picture, or None for an action
         without a target.
+      touch: Places of a finger as shares of the picture, instead of the pointer.
 
     Returns:
       PNG, or JPEG where that is smaller (photographs, web pages).
@@ -95,10 +102,13 @@ def draw_step(
     from PIL import Image, ImageDraw
 
     picture = Image.fromarray(np.ascontiguousarray(image[..., :3]), mode=None)
-    if picture.width > _MAX_WIDTH:
-        height = round(picture.height * _MAX_WIDTH / picture.width)
-        picture = picture.resize((_MAX_WIDTH, height), Image.Resampling.LANCZOS)
-    if box is not None:
+    shrink = min(1.0, _MAX_WIDTH / picture.width, _MAX_HEIGHT / picture.height)
+    if shrink < 1.0:
+        size = (round(shrink * picture.width), round(shrink * picture.height))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    if touch:
+        _draw_touch(ImageDraw.Draw(picture), picture.size, touch)
+    elif box is not None:
         _draw_target(ImageDraw.Draw(picture), picture.size, box)
     png, jpeg = io.BytesIO(), io.BytesIO()
     picture.quantize(128, dither=Image.Dither.NONE).save(png, "PNG", optimize=True)
@@ -120,6 +130,36 @@ def _draw_target(
     arrow = [(0, 0), (0, 17), (4, 13), (7, 20), (10, 19), (7, 12), (12, 12)]
     points = [(x + dx, y + dy) for dx, dy in arrow]
     draw.polygon(points, fill=_MARK, outline=(255, 255, 255), width=1)
+
+
+def _draw_touch(
+    draw: Any, size: tuple[int, int], touch: Sequence[tuple[float, float]]
+) -> None:
+    """A ring where the finger went down, and a line with a head to where it went up."""
+    places = [(x * size[0], y * size[1]) for x, y in touch]
+    for color, more in (((255, 255, 255), 2), (_MARK, 0)):
+        (x, y), (to_x, to_y) = places[0], places[-1]
+        radius = 13
+        ring = (x - radius, y - radius, x + radius, y + radius)
+        draw.ellipse(ring, outline=color, width=3 + more)
+        draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=color)
+        way = math.hypot(to_x - x, to_y - y)
+        if way > 2 * radius:
+            across, down = (to_x - x) / way, (to_y - y) / way
+            draw.line((x, y, to_x, to_y), fill=color, width=3 + more)
+            head = [
+                (to_x - 12 * across + side * down, to_y - 12 * down - side * across)
+                for side in (-8, 8)
+            ]
+            draw.polygon([(to_x, to_y), *head], fill=color)
+
+
+def is_tall(image: bytes) -> bool:
+    """True for the picture file of a phone held upright."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(image)) as picture:
+        return picture.height > 1.4 * picture.width
 
 
 def save_episodes(folder: Path, episodes: Sequence[Episode]) -> Path:

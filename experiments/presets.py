@@ -16,7 +16,7 @@ from experiments.config import (
     WarmStartConfig,
 )
 
-__all__ = ["MINIWOB_PRESETS", "PRESETS", "Preset"]
+__all__ = ["MINIWOB_PRESETS", "MOBILE_PRESETS", "PRESETS", "Preset"]
 
 _COMPARED = "step_balanced"  # what the comparison showed best; see docs/results.md
 
@@ -130,3 +130,48 @@ MINIWOB_PRESETS: Mapping[str, Preset] = MappingProxyType(
     }
 )
 """Presets of `python -m experiments.miniwob`; the first is the default."""
+
+_PHONE = {"screen_width": 1080, "screen_height": 2400}
+
+MOBILE_PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "quick": Preset(
+            config=ExperimentConfig(
+                run_dir=Path("runs/androidworld_quick"),
+                rounds=60,
+                env=EnvConfig(backend="miniwob-mobile", max_steps=12, **_PHONE),
+                algo=AlgoConfig(
+                    method=_COMPARED,
+                    tasks_per_round=10,
+                    group_size=8,
+                    temperature=1.0,
+                    rows_per_update=32,
+                    max_augmented_steps=64,
+                    unsolved_share=0.25,
+                ),
+                optim=OptimizerConfig(learning_rate=5e-4),
+                checkpoint=CheckpointConfig(save_every=4),
+                eval=EvalConfig(every=20, episodes_per_task=2),
+                warm_start=WarmStartConfig(episodes=430, steps=400),
+            ),
+            note=(
+                "MiniWoB++ pages on a phone's touch screen in Chromium, half an hour "
+                f"on 2 cores; uses {_COMPARED}; episodes are cut after 12 actions, where "
+                "AndroidWorld would allow 30"
+            ),
+        ),
+        "paper": Preset(
+            config=ExperimentConfig(
+                run_dir=Path("runs/androidworld_paper"),
+                env=EnvConfig(backend="androidworld", max_steps=30, **_PHONE),
+                warm_start=WarmStartConfig(steps=0),
+            ),
+            note=(
+                "AndroidWorld's servers and your emulators (needs --env.url), 16 tasks "
+                "x 16 trajectories, the paper's method and settings; starts from "
+                "random parameters unless --policy qwen-vl names a model"
+            ),
+        ),
+    }
+)
+"""Presets of `python -m experiments.androidworld`; see `PRESETS`."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.episodes import Episode, load_episodes
+from experiments.episodes import Episode, is_tall, load_episodes
 from experiments.figures import run_figures
 from experiments.run_data import Run, read_run
 from experiments.task_history import task_history
@@ -26,6 +26,8 @@ _BACKENDS = {
     "miniwob": "MiniWoB++ pages in Chromium",
     "desktop": "real applications on sandboxed desktops, not OSWorld's machines",
     "vm": "OSWorld's virtual machines",
+    "miniwob-mobile": "MiniWoB++ pages on a phone's screen, not AndroidWorld itself",
+    "androidworld": "AndroidWorld's own servers",
 }
 
 
@@ -183,7 +185,11 @@ def _top_tasks(run: Run, most: int = 12) -> list[dict[str, Any]]:
 
 def _episode(episode: Episode) -> dict[str, Any]:
     steps = [
-        {"image": _data_uri(step.image), "action": step.action}
+        {
+            "image": _data_uri(step.image),
+            "action": step.action,
+            "tall": is_tall(step.image),
+        }
         for step in episode.steps
     ]
     return {

@@ -25,6 +25,9 @@ _KINDS = {
     "miniwob": "miniwob, MiniWoB++ pages in Chromium",
     "desktop": "desktop, real applications on sandboxed desktops",
     "vm": "vm, OSWorld's virtual machines",
+    "miniwob-mobile": "miniwob-mobile, MiniWoB++ pages on a phone's screen in Chromium "
+    "(its scores are not AndroidWorld scores)",
+    "androidworld": "androidworld, AndroidWorld's servers",
 }
 
 

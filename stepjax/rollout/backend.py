@@ -47,12 +47,15 @@ class Frame:
       action: The action in words, "" on the closing frame.
       box: Left, top, right, bottom, as shares of the screen, of what the action was
         aimed at, or None.
+      touch: Places of a finger on a touch screen, as shares of the screen: one of a
+        tap, two of a swipe; empty where nothing was touched.
     """
 
     image: np.ndarray  # [height, width, 3] uint8
     instruction: str
     action: str
     box: tuple[float, float, float, float] | None = None
+    touch: tuple[tuple[float, float], ...] = ()
 
 
 class Backend(Protocol):

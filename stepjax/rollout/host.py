@@ -64,6 +64,7 @@ class HostBackend:
         guides: Guides | None = None,
         practice_ids: np.ndarray | None = None,
         sampler: Sampler | None = None,
+        draw: Callable[[Observation, Action | None], Frame] = frame_of,
         **pool_options: Any,
     ):
         """A backend; environments start with the first episodes.
@@ -87,6 +88,7 @@ class HostBackend:
           guides: Makes demonstrators, for any policy; instead of `demonstrate`.
           practice_ids: Tasks that are demonstrated; None for the training tasks.
           sampler: Acts instead of `sample_fn`, each environment by itself.
+          draw: Makes the pictures of a replay.
           **pool_options: Further options of `EnvironmentPool`.
 
         Raises:
@@ -107,6 +109,7 @@ class HostBackend:
         self._sample_fn = sample_fn
         self._sampler = sampler
         self._first_slot = 0
+        self._frame_of = draw
         if guides is None and demonstrate is not None:
             guides = PointerGuides(demonstrate=demonstrate)
         self._guides = guides
@@ -270,7 +273,7 @@ class HostBackend:
             raise RuntimeError(f"replay of task {task_id} failed: {result.error}")
         if result.final is not None:
             seen.append((result.final, None))
-        return [frame_of(observation, action) for observation, action in seen]
+        return [self._frame_of(observation, action) for observation, action in seen]
 
     def metrics(self) -> dict[str, float]:
         """Totals since the start: episodes by status, faults, replacements, batches."""

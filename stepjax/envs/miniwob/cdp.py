@@ -8,10 +8,13 @@ import json
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["BrowserError", "DevTools"]
+__all__ = ["BrowserError", "Command", "DevTools"]
+
+Command = tuple[str, str, dict[str, Any]]
+"""A session, a method and its parameters."""
 
 _CRASHES = ("Inspector.targetCrashed", "Target.targetCrashed")
 _CHUNK = 1 << 20
@@ -22,7 +25,13 @@ class BrowserError(RuntimeError):
 
 
 class DevTools:
-    """One connection to a browser; calls come from one thread at a time."""
+    """One connection to a browser; calls come from one thread at a time.
+
+    Attributes:
+      timeout: Deadline of a call, in seconds.
+      session: Whom commands are for that name no session; "" for the browser itself.
+      event_session: Where the event comes from that a handler is called about.
+    """
 
     def __init__(self, read_fd: int, write_fd: int, *, timeout: float = 30.0):
         """A connection over two open pipe ends, which it then owns.
@@ -33,7 +42,7 @@ class DevTools:
           timeout: Deadline of a call, in seconds.
         """
         self.timeout = timeout
-        self.session = ""
+        self.session = self.event_session = ""
         self._read_fd, self._write_fd = read_fd, write_fd
         self._buffer = bytearray()
         self._last_id = 0
@@ -75,12 +84,14 @@ class DevTools:
         params: dict[str, Any] | None = None,
         *,
         deadline: float | None = None,
+        session: str | None = None,
     ) -> int:
         """Number of a command sent without waiting for its result."""
         self._last_id += 1
         message = {"id": self._last_id, "method": method, "params": params or {}}
-        if self.session:
-            message["sessionId"] = self.session
+        session = self.session if session is None else session
+        if session:
+            message["sessionId"] = session
         deadline = deadline or time.monotonic() + self.timeout
         data = memoryview(json.dumps(message).encode() + b"\0")
         while data:
@@ -92,6 +103,34 @@ class DevTools:
             except OSError as error:
                 raise BrowserError(f"{method}: the browser has ended.") from error
         return self._last_id
+
+    def gather(self, commands: Sequence[Command]) -> list[dict[str, Any]]:
+        """Results of commands that are under way at the same time, in their order.
+
+        Those of one session are begun in order; nothing is said about others.
+
+        Raises:
+          BrowserError: If the browser ends, misses the deadline, or answers an error.
+        """
+        deadline = time.monotonic() + self.timeout
+        wanted = {
+            self.send(method, params, deadline=deadline, session=session): at
+            for at, (session, method, params) in enumerate(commands)
+        }
+        results: list[dict[str, Any]] = [{}] * len(commands)
+        while wanted:
+            first = commands[next(iter(wanted.values()))][1]
+            message = self._receive(deadline, first)
+            at = wanted.pop(message.get("id"), None)
+            if at is None:
+                self._handle(message)
+            elif "error" in message:
+                raise BrowserError(
+                    f"{commands[at][1]}: {message['error'].get('message')}"
+                )
+            else:
+                results[at] = message["result"]
+        return results
 
     def close(self) -> None:
         """Close both pipes, which also ends a healthy browser; safe to call twice."""
@@ -106,6 +145,7 @@ class DevTools:
             raise BrowserError("The browser's page crashed.")
         handler = self._handlers.get(event)
         if handler is not None:
+            self.event_session = message.get("sessionId", "")
             handler(message.get("params", {}))
 
     def _receive(self, deadline: float, method: str) -> dict[str, Any]:

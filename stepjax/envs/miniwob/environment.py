@@ -17,7 +17,13 @@ from stepjax.envs.miniwob.doable import doable, page_request
 from stepjax.envs.miniwob.pages import ORIGIN, PageFolder, find_pages
 from stepjax.envs.vector import SlotError
 
-__all__ = ["MAX_WIDGETS", "PAGE_SIZE", "MiniwobVector", "make_vector_environment"]
+__all__ = [
+    "MAX_WIDGETS",
+    "PAGE_SIZE",
+    "MiniwobVector",
+    "make_vector_environment",
+    "page_observation",
+]
 
 MAX_WIDGETS = 32
 """Most widgets an observation lists; plain text is left out first."""
@@ -128,7 +134,7 @@ class MiniwobVector:
         for slot in slots:
             self._steps[slot], self._rewards[slot] = 0, 0.0
         replies = self._ask(_RESET, requests, awaits=True)
-        return [_observation(seen) for _, _, seen in replies]
+        return [page_observation(seen) for _, _, seen in replies]
 
     def step_many(
         self, slots: Sequence[int], actions: Sequence[Action]
@@ -153,7 +159,7 @@ class MiniwobVector:
             terminated = done == 1 or action.kind in _END_KINDS
             results.append(
                 StepResult(
-                    observation=_observation(seen),
+                    observation=page_observation(seen),
                     terminated=terminated,
                     truncated=not terminated and self._steps[slot] >= self.max_steps,
                 )
@@ -283,7 +289,7 @@ class MiniwobVector:
         return replies
 
 
-def _observation(seen: str) -> Observation:
+def page_observation(seen: str) -> Observation:
     """Observation from the page's own JSON, which is also what its hash is taken of."""
     instruction, rows = json.loads(seen)
     widgets = tuple(

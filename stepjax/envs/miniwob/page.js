@@ -92,12 +92,16 @@
     send(element, "focus", false, old);
     send(element, "focusin", true, old);
   };
-  HTMLElement.prototype.focus = function () { focus(this); };
-  HTMLElement.prototype.blur = function () { if (current() === this) blur(null); };
-  Object.defineProperty(Document.prototype, "activeElement", {
-    get() { return current() ?? this.body; },
-  });
-  Document.prototype.hasFocus = () => true;
+  // A page that has the browser to itself, as on a phone, keeps the browser's focus.
+  const ownsFocus = window.top.stepjaxOneFrame === true;
+  if (!ownsFocus) {
+    HTMLElement.prototype.focus = function () { focus(this); };
+    HTMLElement.prototype.blur = function () { if (current() === this) blur(null); };
+    Object.defineProperty(Document.prototype, "activeElement", {
+      get() { return current() ?? this.body; },
+    });
+    Document.prototype.hasFocus = () => true;
+  }
 
   // --- stay on the page ---
   window.alert = () => undefined;
@@ -116,8 +120,14 @@
     document.head.appendChild(style);
   });
 
-  window.stepjaxPage = {
-    advance, clickable, focus, blur: () => blur(null), active: current,
-    forget: () => { active = null; },
-  };
+  window.stepjaxPage = ownsFocus
+    ? {
+      advance, clickable, focus: (element) => element.focus(),
+      blur: () => document.activeElement?.blur(), active: () => document.activeElement,
+      forget: () => document.activeElement?.blur(),
+    }
+    : {
+      advance, clickable, focus, blur: () => blur(null), active: current,
+      forget: () => { active = null; },
+    };
 })();

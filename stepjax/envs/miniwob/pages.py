@@ -6,6 +6,7 @@ import importlib.util
 import mimetypes
 import pathlib
 import urllib.parse
+from collections.abc import Mapping
 
 __all__ = ["ORIGIN", "PageFolder", "find_pages", "pages_version"]
 
@@ -44,9 +45,12 @@ def pages_version() -> str:
 class PageFolder:
     """Answers the browser's requests: files under one folder, and nothing else."""
 
-    def __init__(self, folder: pathlib.Path):
-        """Serve `folder` under `ORIGIN`."""
+    def __init__(
+        self, folder: pathlib.Path, own: Mapping[str, pathlib.Path] | None = None
+    ):
+        """Serve `folder` under `ORIGIN`, and further files by the path of their URL."""
         self._folder = folder.resolve()
+        self._own = {"/host.js": _HERE / "host.js", **(own or {})}
         self.read = functools.lru_cache(maxsize=512)(self._read)
 
     @staticmethod
@@ -64,10 +68,11 @@ class PageFolder:
             return 404, "text/plain", b""
         if parts.path == "/host.html":
             return 200, "text/html", _HOST
-        if parts.path == "/host.js":
-            return 200, "text/javascript", (_HERE / "host.js").read_bytes()
-        path = (self._folder / urllib.parse.unquote(parts.path).lstrip("/")).resolve()
-        if not path.is_relative_to(self._folder) or not path.is_file():
-            return 404, "text/plain", b""
+        path = self._own.get(parts.path)
+        if path is None:
+            name = urllib.parse.unquote(parts.path).lstrip("/")
+            path = (self._folder / name).resolve()
+            if not path.is_relative_to(self._folder) or not path.is_file():
+                return 404, "text/plain", b""
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         return 200, kind, path.read_bytes()
