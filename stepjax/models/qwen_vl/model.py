@@ -45,9 +45,10 @@ from jax.sharding import Mesh
 
 from stepjax.models.qwen_vl import decoder, vision
 from stepjax.models.qwen_vl.attention import resolve
-from stepjax.models.qwen_vl.decoder import Cache
+from stepjax.models.qwen_vl.cache import Cache, init_cache
 from stepjax.models.qwen_vl.dimensions import QwenVLConfig
-from stepjax.models.qwen_vl.parts import REMAT, Setup, init_stack
+from stepjax.models.qwen_vl.parameters import axes_of, boxed_params
+from stepjax.models.qwen_vl.parts import REMAT, Setup
 from stepjax.models.qwen_vl.tables import num_visual
 
 __all__ = ["Cache", "QwenVL", "make_qwen_vl"]
@@ -65,62 +66,13 @@ class QwenVL:
     config: QwenVLConfig
     setup: Setup
 
-    def _boxed(self, key: jax.Array) -> Any:
-        """Random parameters, boxed with the logical names of their axes."""
-        config, setup = self.config, self.setup
-        keys = iter(jax.random.split(key, 8))
-        image, text = config.vision, config.text
-        wide = jnp.zeros((1, image.merge_size**2, image.hidden_size), setup.dtype)
-        angles = jnp.zeros((image.merge_size**2, image.head_dim // 2))
-        segments = jnp.zeros(image.merge_size**2, jnp.int32)
-        patches = jnp.zeros((1, 1, image.patch_dim))
-        x = jnp.zeros((1, 1, text.hidden_size), setup.dtype)
-        turns = jnp.zeros((1, 1, text.head_dim // 2))
-        block = vision.VisionBlock(config, setup)
-        args = (wide, angles, segments, len(segments))
-        layer = decoder.DecoderLayer(config, setup)
-        parts = {
-            "vision": {
-                "patch_embed": _init(vision.patch_embed(config, setup), keys, patches),
-                "blocks": init_stack(block, next(keys), image.depth, *args),
-                "merger": _init(vision.Merger(config, setup), keys, wide),
-            },
-            "embed": {"embedding": self._table(next(keys), ("vocab", "embed"))},
-            "decoder": {
-                "layers": init_stack(
-                    layer, next(keys), text.num_layers, x, turns, lambda q, k, v: q
-                ),
-                "norm": _init(decoder.final_norm(config, setup), keys, x),
-            },
-        }
-        if not text.tie_word_embeddings:
-            kernel = self._table(next(keys), ("embed", "vocab"))
-            parts["head"] = {"kernel": kernel}
-        return parts
-
-    def _table(self, key: jax.Array, names: tuple[str, ...]) -> Any:
-        sizes = {
-            "vocab": self.config.text.vocab_size,
-            "embed": self.config.text.hidden_size,
-        }
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), names)
-        return init(key, tuple(sizes[name] for name in names), self.setup.param_dtype)
-
     def init(self, key: jax.Array) -> Any:
         """Random parameters of `param_dtype`, in the tree of the module's docstring."""
-        return nn.unbox(self._boxed(key))
+        return nn.unbox(boxed_params(self.config, self.setup, key))
 
     def logical_axes(self) -> Any:
         """A tree like the parameters', of tuples of the names of their axes."""
-        boxed = jax.eval_shape(self._boxed, jax.random.key(0))
-
-        def names(path: Any, box: Any) -> tuple[str, ...]:
-            stacked = any(getattr(part, "key", "") in _STACKS for part in path)
-            return ("layers", *box.names) if stacked else tuple(box.names)
-
-        return jax.tree_util.tree_map_with_path(
-            names, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned)
-        )
+        return axes_of(self.config, self.setup)
 
     def see(self, params: Any, images: jax.Array) -> jax.Array:
         """Visual tokens of screenshots of one size.
@@ -268,7 +220,7 @@ class QwenVL:
     ) -> Cache:
         """An empty cache of `slots` entries for each of `rows` prompts."""
         dtype = self.setup.dtype if dtype is None else dtype
-        return decoder.init_cache(self.config.text, rows, slots, dtype, stacked=stacked)
+        return init_cache(self.config.text, rows, slots, dtype, stacked=stacked)
 
     def in_layers(self, params: Any) -> Any:
         """The tree with "decoder/layers" as a tuple of layers, which decodes faster.
@@ -282,13 +234,6 @@ class QwenVL:
             for i in range(self.config.text.num_layers)
         )
         return params | {"decoder": params["decoder"] | {"layers": layers}}
-
-
-_STACKS = ("blocks", "layers")
-
-
-def _init(module: nn.Module, keys: Any, x: jax.Array) -> Any:
-    return module.init(next(keys), x)["params"]
 
 
 def make_qwen_vl(

@@ -1,23 +1,32 @@
 """Vision, logits, loss and gradients equal to `transformers` on random weights."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="parity needs the extra oracle: torch")
-pytest.importorskip(
-    "transformers", reason="parity needs the extra oracle: transformers"
-)
+pytest.importorskip("torch", reason="parity needs torch")
+pytest.importorskip("transformers", reason="parity needs transformers")
 
 import torch
 
 from stepjax.models.qwen_vl.model import make_qwen_vl
 from stepjax.models.qwen_vl.tables import num_visual, rope_positions
+from stepjax.models.qwen_vl.vision import patches_of as patches_of_images
 from tests.models.qwen_vl import torch_oracle
 
 BOTH = ("qwen2_vl", "qwen2_5_vl")
 TOLERANCE = 1e-5
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiles():
+    """Programs that run once: compiling them well costs more than it saves."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def prompt_of(config, grids, key, before=4, after=7):
@@ -149,9 +158,146 @@ def compare(config, theirs, params, prompts, pad, grads=True, **options):
         grads_close(our_grads, torch_oracle.grads_of(theirs, config))
 
 
-RAGGED = [([(8, 12), (10, 14)], 1, 3), ([(4, 6)], 2, 5)]
+SMALL, LARGE = (4, 6), (8, 12)
+RAGGED = [([LARGE, SMALL], 1, 3), ([SMALL], 2, 5)]
 
 
 @pytest.mark.parametrize("architecture", BOTH)
 def test_ragged_images_in_a_left_padded_batch(architecture):
     compare(*torch_oracle.cached_torch(architecture), RAGGED, "left")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", BOTH)
+def test_images_and_text_in_a_right_padded_batch(architecture):
+    prompts = [([SMALL, (10, 14)], 1), ([], 2, 9)]
+    compare(*torch_oracle.cached_torch(architecture), prompts, "right")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", BOTH)
+def test_text_only(architecture):
+    prompts = [([], 1, 8), ([], 2, 5)]
+    compare(*torch_oracle.cached_torch(architecture), prompts, "left")
+
+
+@pytest.mark.slow
+def test_larger_windows_that_the_image_fills_in_part():
+    config = torch_oracle.tiny_config(
+        "qwen2_5_vl", window_size=112, depth=3, full_attention_layers=(1,)
+    )
+    theirs = torch_oracle.make_torch(config, seed=1)
+    params = torch_oracle.params_of(theirs, config)
+    compare(config, theirs, params, [([(18, 26)], 4)], "left")
+
+
+@pytest.mark.slow
+def test_an_untied_head_and_grouped_heads_of_one_key():
+    config = torch_oracle.tiny_config("qwen2_vl")
+    text = dataclasses.replace(
+        config.text, tie_word_embeddings=False, num_kv_heads=1, rope_theta=1e4
+    )
+    config = dataclasses.replace(config, text=text)
+    theirs = torch_oracle.make_torch(config, seed=2)
+    params = torch_oracle.params_of(theirs, config)
+    compare(config, theirs, params, [([SMALL], 4)], "left")
+
+
+def both_logits(architecture, change):
+    """Logits of real entries from both sides, after a change to ours."""
+    config, theirs, params = torch_oracle.cached_torch(architecture)
+    grids = (LARGE,)
+    arrays = batch_of(config, [(grids, 1)], "left")
+    patches = patches_of(config, grids)
+    config, arrays = change(config, arrays)
+    model = make_qwen_vl(config, dtype=jnp.float32, attention="plain")
+    with torch.no_grad():
+        logits = run_torch(theirs, config, arrays[0], arrays[2], patches, grids)
+    run = jax.jit(logits_of, static_argnums=(0, 4))
+    return run(model, params, arrays, patches, grids), logits.numpy()
+
+
+def windows_off(config, arrays):
+    every = tuple(range(config.vision.depth))
+    vision = dataclasses.replace(config.vision, full_attention_layers=every)
+    return dataclasses.replace(config, vision=vision), arrays
+
+
+def one_axis(config, arrays):
+    tokens, positions, segments, index = arrays
+    slots = np.arange(tokens.shape[1], dtype=np.int32)
+    positions = np.broadcast_to(slots[None, None], positions.shape)
+    return config, (tokens, positions, segments, index)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "change"),
+    [
+        ("qwen2_5_vl", windows_off),
+        ("qwen2_5_vl", one_axis),
+        pytest.param("qwen2_vl", one_axis, marks=pytest.mark.slow),
+    ],
+)
+def test_a_wrong_model_is_seen_to_be_wrong(architecture, change):
+    ours, theirs = both_logits(architecture, change)
+    assert np.abs(ours - theirs).max() > 100 * TOLERANCE * np.abs(theirs).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", BOTH)
+def test_bfloat16_is_near(architecture):
+    config, _, params = torch_oracle.cached_torch(architecture)
+    arrays = batch_of(config, [([SMALL], 1)], "left")
+    patches = patches_of(config, [SMALL])
+    run = jax.jit(logits_of, static_argnums=(0, 4))
+    exact, near = (
+        run(make_qwen_vl(config, dtype=dtype), params, arrays, patches, (SMALL,))
+        for dtype in (jnp.float32, jnp.bfloat16)
+    )
+    assert near.dtype == jnp.float32  # Of the parameters: hidden states are 16 bits.
+    gap = np.linalg.norm(exact - near) / np.linalg.norm(exact)
+    assert 1e-4 < gap < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", BOTH)
+def test_screenshots_give_the_patches_of_the_image_processor(architecture):
+    config, theirs, params = torch_oracle.cached_torch(architecture)
+    processing = pytest.importorskip(
+        "transformers.models.qwen2_vl.image_processing_pil_qwen2_vl",
+        reason="needs transformers >= 5 and pillow",
+    )
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 56, 84, 3)).astype(np.uint8)
+    processor = processing.Qwen2VLImageProcessorPil(do_resize=False)
+    given = processor(list(images), return_tensors="np")
+    assert given["image_grid_thw"].tolist() == [[1, 4, 6]] * 2
+    patches = patches_of_images(jnp.asarray(images), config.vision)
+    patches = patches.reshape(-1, config.vision.patch_dim)
+    np.testing.assert_allclose(patches, given["pixel_values"], rtol=0, atol=1e-5)
+    model = make_qwen_vl(config, dtype=jnp.float32)
+    seen = jax.jit(model.see)(params, images[None])
+    with torch.no_grad():
+        out = theirs.model.visual(
+            torch.tensor(given["pixel_values"]),
+            grid_thw=torch.tensor(given["image_grid_thw"]),
+        )
+    close(seen[0], out.pooler_output.numpy())
+
+
+def test_images_that_do_not_fit_are_named():
+    config, _, params = torch_oracle.cached_torch("qwen2_vl")
+    model = make_qwen_vl(config)
+    for shape, message in [
+        ((1, 1, 50, 56, 3), "multiples of 28, got 50 x 56"),
+        ((1, 1, 0, 56, 3), "multiples of 28, got 0 x 56"),
+        ((1, 56, 56, 3), "must have shape"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model.see(params, jnp.zeros(shape, jnp.uint8))
+    with pytest.raises(ValueError, match="must be uint8, got float32"):
+        model.see(params, jnp.zeros((1, 1, 56, 56, 3)))
+    with pytest.raises(ValueError, match="patches must have shape \\[24, 1176\\]"):
+        model.see_patches(params, jnp.zeros((23, 1176)), [SMALL])
+    with pytest.raises(ValueError, match="give both visual and image_index"):
+        model.embed(params, jnp.zeros((1, 3), jnp.int32), jnp.zeros((1, 2, 64)))
