@@ -71,9 +71,12 @@ def describe_topology(name: str) -> Topology:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", f"{chip.name}-{math.prod(shape)}")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    import jax
     from jax.experimental import topologies
 
+    if not jax.config.jax_platforms:
+        # jax would look for a TPU to run on, as the package is there.
+        jax.config.update("jax_platforms", "cpu")
     try:
         with quiet_stderr():
             found = topologies.get_topology_desc(name, "tpu")
@@ -89,8 +92,8 @@ def describe_topology(name: str) -> Topology:
 def quiet_stderr() -> Iterator[None]:
     """Keeps what libtpu logs (about metadata servers) from drowning the answer.
 
-    It writes past Python, so the file descriptor is turned away for a while; what was
-    written is shown if the work inside fails.
+    It writes past Python, so the file descriptor is turned away for a while. Errors
+    are raised as ever.
     """
     sys.stderr.flush()
     kept = os.dup(2)

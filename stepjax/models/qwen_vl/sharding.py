@@ -121,7 +121,7 @@ def activation_constraint(
     """What `make_qwen_vl(constrain=...)` takes: pins activations to a mesh.
 
     An axis that its devices do not divide, such as one row at a time while sampling,
-    is left whole.
+    is left whole. Where two axes want the same devices, the later one gets them.
 
     Args:
       mesh: From `stepjax.training.sharding.make_mesh`.
@@ -133,10 +133,15 @@ def activation_constraint(
     table = ACTIVATION_RULES if rules is None else rules
 
     def constrain(array: jax.Array, names: tuple[str, ...]) -> jax.Array:
-        axes = [
-            axis if size % _devices(axis, mesh) == 0 else None
-            for size, axis in zip(array.shape, _spec(names, table), strict=True)
-        ]
+        axes: list[Any] = []
+        taken: set[str] = set()
+        for size, axis in zip(
+            reversed(array.shape), reversed(_spec(names, table)), strict=True
+        ):
+            mesh_axes = {axis} if isinstance(axis, str) else set(axis or ())
+            fits = not mesh_axes & taken and size % _devices(axis, mesh) == 0
+            axes.insert(0, axis if fits else None)
+            taken |= mesh_axes if fits else set()
         return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, P(*axes)))
 
     return constrain
