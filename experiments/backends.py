@@ -192,7 +192,7 @@ def _open_mobile(config: ExperimentConfig, policy: Policy, report: ReportFn) -> 
 def _open_androidworld(
     config: ExperimentConfig, policy: Policy, report: ReportFn
 ) -> Backend:
-    from experiments.mobile_backend import open_androidworld
+    from experiments.androidworld_backend import open_androidworld
 
     return open_androidworld(config, policy, report)
 

@@ -32,7 +32,8 @@ class EnvConfig:
     bundled tasks (desktop only)."""
 
     task_list: Path | None = None
-    """JSON file {domain: [id, ...]} of the tasks in it to use. None: all."""
+    """JSON file {domain: [id, ...]} of the tasks in it to use, or of AndroidWorld's
+    tasks by name. None: all."""
 
     cache: Path | None = None
     """Folder with the files that those tasks download. None: tasks that need one
@@ -86,7 +87,8 @@ class EnvConfig:
         self._check_tasks()
 
     def _check_tasks(self) -> None:
-        if self.task_list is not None and self.tasks is None:
+        named = self.backend == "androidworld"  # its servers have the tasks
+        if self.task_list is not None and self.tasks is None and not named:
             raise ValueError(
                 f"env.task_list {self.task_list} names tasks of a folder; give the "
                 "folder as env.tasks."

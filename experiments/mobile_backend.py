@@ -1,22 +1,18 @@
-"""Phones as backends: MiniWoB++ pages behind a touch screen, AndroidWorld's servers."""
+"""Phones in browsers as a backend: MiniWoB++ pages behind a touch screen."""
 
-import contextlib
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 from experiments.config import EnvConfig, ExperimentConfig
-from experiments.desktop_backend import (
-    Closing,
-    DesktopBackend,
-    ReportFn,
-    screen_backend,
-)
-from experiments.errors import UsageError
 from stepjax.models.policy import Policy
 from stepjax.rollout.backend import TaskTable
 from stepjax.rollout.frames import touch_frame_of
 from stepjax.rollout.host import HostBackend
 
-__all__ = ["open_androidworld", "open_mobile"]
+__all__ = ["open_mobile"]
+
+ReportFn = Callable[[str], None] | None
 
 _PHONES_PER_BROWSER = 6
 _BROWSERS = 2
@@ -67,7 +63,7 @@ def open_mobile(
     )
 
 
-def _screen(env: EnvConfig):
+def _screen(env: EnvConfig) -> Any:
     from stepjax.envs.mobile import PhoneScreen
 
     try:
@@ -79,51 +75,3 @@ def _screen(env: EnvConfig):
             f"{error} These are --env.screen-width, --env.screen-height and "
             "--env.device-scale."
         ) from error
-
-
-def open_androidworld(
-    config: ExperimentConfig, policy: Policy, report: ReportFn
-) -> DesktopBackend:
-    """Emulators behind AndroidWorld's servers at `env.url`.
-
-    Raises:
-      UsageError: If a server is not there, or not as the others.
-      ValueError: If a setting does not fit.
-    """
-    from stepjax.envs import androidworld
-
-    env = config.env
-    if env.url is None:
-        raise ValueError(
-            "env.url is needed with the androidworld backend: the address of "
-            "AndroidWorld's server, such as http://localhost:5000."
-        )
-    urls = androidworld.split_urls(env.url)
-    settings = androidworld.AndroidWorldSettings(
-        family=env.family, max_steps=env.max_steps
-    )
-    with contextlib.ExitStack() as opened:
-        fleet = androidworld.AndroidWorldFleet(
-            urls,
-            budget_of=androidworld.step_budget,
-            settings=settings,
-            serials=tuple((env.serials or "").replace(",", " ").split()),
-        )
-        opened.callback(fleet.close)
-        try:
-            names = fleet.open()
-        except androidworld.AndroidWorldError as error:
-            raise UsageError(" ".join(str(error).split())) from error
-        tasks = androidworld.android_world_tasks(names)
-        resources = opened.pop_all()
-    return screen_backend(
-        "androidworld",
-        Closing(fleet, resources),
-        tasks,
-        config,
-        policy,
-        num_envs=len(urls),
-        deadlines=androidworld.DEADLINES,
-        report=report,
-        draw=touch_frame_of,
-    )

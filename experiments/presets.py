@@ -156,8 +156,8 @@ MOBILE_PRESETS: Mapping[str, Preset] = MappingProxyType(
             ),
             note=(
                 "MiniWoB++ pages on a phone's touch screen in Chromium, half an hour "
-                f"on 2 cores; uses {_COMPARED}; episodes are cut after 12 actions, where "
-                "AndroidWorld would allow 30"
+                f"on 2 cores; uses {_COMPARED}; episodes are cut after 12 actions, "
+                "where AndroidWorld would allow 30"
             ),
         ),
         "paper": Preset(

@@ -60,7 +60,7 @@ ENTRIES = [
     ({"action_type": "navigate_back"}, action("BACK")),
     ({"action_type": "keyboard_enter"}, action("ENTER")),
     ({"action_type": "wait"}, action("WAIT")),
-    ({"action_type": "open_app", "app_name": "Clock"}, action("OPEN_APP", text="Clock")),
+    ({"action_type": "open_app", "app_name": "VLC"}, action("OPEN_APP", text="VLC")),
     ({"action_type": "answer", "text": "42"}, action("ANSWER", text="42")),
     ({"action_type": "status", "goal_status": "complete"}, action("DONE")),
     ({"action_type": "status", "goal_status": "infeasible"}, action("FAIL")),
