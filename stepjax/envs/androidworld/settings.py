@@ -32,7 +32,7 @@ class CallSeconds:
     reset: float = 120.0
     action: float = 90.0
     score: float = 180.0
-    screenshot: float = 180.0
+    screenshot: float = 400.0
 
     def __post_init__(self):
         """Check the fields."""

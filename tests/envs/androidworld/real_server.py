@@ -20,13 +20,12 @@ from android_env.proto import adb_pb2
 from android_world.env import interface
 from server import android_server
 
-WIDTH, HEIGHT = 1080, 2400
-
 
 class FakeController:
     """What answers adb: settings, the bluetooth service, taps; all else is fine."""
 
-    def __init__(self):
+    def __init__(self, width: int, height: int):
+        self.width, self.height = width, height
         self.bluetooth = False
         self.taps: list[tuple[int, int]] = []
 
@@ -38,9 +37,10 @@ class FakeController:
         return self.step(None)
 
     def step(self, _: Any) -> Any:
-        pixels = np.full((HEIGHT, WIDTH, 3), 230, np.uint8)
+        pixels = np.full((self.height, self.width, 3), 230, np.uint8)
         color = (20, 250, 160) if self.bluetooth else (90, 90, 90)
-        pixels[1100:1300, 440:640] = color
+        rows, columns = self._switch()
+        pixels[rows.start : rows.stop, columns.start : columns.stop] = color
         observation = {"pixels": pixels, "forest": None, "ui_elements": []}
         return types.SimpleNamespace(observation=observation)
 
@@ -53,7 +53,9 @@ class FakeController:
             case ["shell", "svc", "bluetooth", what]:
                 self.bluetooth = what == "enable"
             case ["shell", "dumpsys", "input", *_]:
-                said = f"logicalFrame=[0, 0, {WIDTH}, {HEIGHT}]".encode()
+                said = f"logicalFrame=[0, 0, {self.width}, {self.height}]".encode()
+            case ["shell", script] if script.lstrip().startswith("if ["):
+                said = b"Does not exist\n"
         if request.HasField("tap"):
             self._tap(request.tap.x, request.tap.y)
         return adb_pb2.AdbResponse(
@@ -66,19 +68,29 @@ class FakeController:
 
     def _tap(self, x: int, y: int) -> None:
         self.taps.append((x, y))
-        if 440 <= x < 640 and 1100 <= y < 1300:
+        rows, columns = self._switch()
+        if x in columns and y in rows:
             self.bluetooth = not self.bluetooth
+
+    def _switch(self) -> tuple[range, range]:
+        """Rows and columns of the switch."""
+        down, across = self.height // 12, self.width // 5
+        return range(5 * down, 7 * down), range(2 * across, 3 * across)
 
 
 def main() -> None:
     """Serve until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=5000)
-    port = parser.parse_args().port
+    parser.add_argument("--width", type=int, default=1080)
+    parser.add_argument("--height", type=int, default=2400)
+    given = parser.parse_args()
     android_server.env_launcher.load_and_setup_env = lambda **_: (
         interface.AsyncAndroidEnv(FakeController())
     )
-    uvicorn.run(android_server.app, host="127.0.0.1", port=port, log_level="warning")
+    uvicorn.run(
+        android_server.app, host="127.0.0.1", port=given.port, log_level="warning"
+    )
 
 
 if __name__ == "__main__":
