@@ -181,14 +181,10 @@ def _packed(query, key, value, segments, layout):
     """Plain attention over a prompt and the responses to it, all of one length."""
     prompt, response = layout
     first = slice(0, prompt)
-    start = _by_chunks(
-        query[:, first],
-        key[:, first],
-        value[:, first],
-        segments[:, first],
-        segments[:, first],
-        0,
-    )
+    outs = []
+    if prompt:
+        parts = (part[:, first] for part in (query, key, value, segments, segments))
+        outs.append(_by_chunks(*parts, 0))
 
     def split(array):
         return array[:, prompt:].reshape(array.shape[0], -1, response, *array.shape[2:])
@@ -197,7 +193,6 @@ def _packed(query, key, value, segments, layout):
     step = max(1, _WHOLE // response)
     total = parts[0].shape[1]
     score = _responses if total <= step else jax.checkpoint(_responses)
-    outs = [start]
     for begin in range(0, total, step):
         query_, key_, value_, segments_ = (
             part[:, begin : begin + step] for part in parts
