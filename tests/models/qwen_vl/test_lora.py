@@ -9,6 +9,7 @@ import pytest
 from stepjax.models.qwen_vl.config import PRESETS
 from stepjax.models.qwen_vl.lora import TARGETS, LoRA
 from stepjax.models.qwen_vl.model import make_qwen_vl
+from stepjax.models.qwen_vl.tensors import axis_sizes, entries, param_shape
 
 CONFIG = PRESETS["tiny-qwen2.5-vl"]
 MODEL = make_qwen_vl(CONFIG, dtype=jnp.float32, attention="plain")
@@ -17,18 +18,28 @@ TOKENS = jnp.asarray([[5, 9, 300, 7, 8, 1]], jnp.int32)
 
 @pytest.fixture(scope="module")
 def base():
-    return MODEL.init(jax.random.key(0))
+    rng, sizes = np.random.default_rng(0), axis_sizes(CONFIG)
+    tree = {}
+    for entry in entries(CONFIG):
+        node = tree
+        for name in entry.path[:-1]:
+            node = node.setdefault(name, {})
+        drawn = rng.standard_normal(param_shape(entry, sizes), np.float32)
+        center = np.float32(entry.path[-1] == "scale")
+        node[entry.path[-1]] = jnp.asarray(center + np.float32(0.1) * drawn)
+    return tree
 
 
 def _random(lora: LoRA, seed: int = 1):
-    tree = lora.init(jax.random.key(seed))
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    drawn = [
-        0.1 * jax.random.normal(key, leaf.shape)
-        for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, drawn)
+    tree = jax.eval_shape(lora.init, jax.random.key(0))
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        return jnp.asarray(
+            np.float32(0.1) * rng.standard_normal(leaf.shape, np.float32)
+        )
+
+    return jax.tree.map(draw, tree)
 
 
 @jax.jit
