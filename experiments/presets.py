@@ -138,12 +138,12 @@ MOBILE_PRESETS: Mapping[str, Preset] = MappingProxyType(
         "quick": Preset(
             config=ExperimentConfig(
                 run_dir=Path("runs/androidworld_quick"),
-                rounds=60,
-                env=EnvConfig(backend="miniwob-mobile", max_steps=12, **_PHONE),
+                rounds=24,
+                env=EnvConfig(backend="miniwob-mobile", max_steps=10, **_PHONE),
                 algo=AlgoConfig(
                     method=_COMPARED,
                     tasks_per_round=10,
-                    group_size=8,
+                    group_size=6,
                     temperature=1.0,
                     rows_per_update=32,
                     max_augmented_steps=64,
@@ -151,12 +151,12 @@ MOBILE_PRESETS: Mapping[str, Preset] = MappingProxyType(
                 ),
                 optim=OptimizerConfig(learning_rate=5e-4),
                 checkpoint=CheckpointConfig(save_every=4),
-                eval=EvalConfig(every=20, episodes_per_task=2),
-                warm_start=WarmStartConfig(episodes=430, steps=400),
+                eval=EvalConfig(every=12, episodes_per_task=2),
+                warm_start=WarmStartConfig(episodes=344, steps=400, batch_size=128),
             ),
             note=(
                 "MiniWoB++ pages on a phone's touch screen in Chromium, half an hour "
-                f"on 2 cores; uses {_COMPARED}; episodes are cut after 12 actions, "
+                f"on 2 cores; uses {_COMPARED}; episodes are cut after 10 actions, "
                 "where AndroidWorld would allow 30"
             ),
         ),
