@@ -34,7 +34,7 @@ from stepjax.models.qwen_vl.server_messages import (
     to_png_url,
 )
 
-__all__ = ["SERVER_KINDS", "ServerError", "ServerSampler", "ServerSettings"]
+__all__ = ["SERVER_KINDS", "ServerSampler", "ServerSettings"]
 
 SERVER_KINDS = ("auto", "vllm", "sglang")
 """Servers by name; "auto" asks the server."""

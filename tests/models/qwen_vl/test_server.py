@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from stepjax.models.qwen_vl.prompt import make_prompt
-from stepjax.models.qwen_vl.server import ServerError, ServerSampler, ServerSettings
+from stepjax.models.qwen_vl.server import ServerSampler, ServerSettings
+from stepjax.models.qwen_vl.server_http import ServerError
 from stepjax.models.qwen_vl.server_messages import chat_messages
 from tests.models.qwen_vl.stub_server import picture_bytes, stub_server
 
