@@ -44,22 +44,29 @@ def keys_of(size, group, seed=1):
 
 def forced_log_probs(prompt, tokens, mask, temperature):
     """Log-probabilities of [S, A] tokens by one pass over prompt and response."""
+    found = _forced(params(), prompt, tokens, mask, np.float32(temperature))
+    return np.asarray(found)
+
+
+@jax.jit
+def _forced(tree, prompt, tokens, mask, temperature):
     size, count = tokens.shape
-    visual = MODEL.see(params(), jnp.asarray(prompt.images))
-    told = MODEL.embed(params(), prompt.tokens, visual, prompt.image_index)
-    said = MODEL.embed(params(), tokens, None, None)
-    place = prompt.next_position[:, None, None] + np.arange(count)[None, None]
+    visual = MODEL.see(tree, prompt.images)
+    told = MODEL.embed(tree, prompt.tokens, visual, prompt.image_index)
+    said = MODEL.embed(tree, tokens, None, None)
+    place = prompt.next_position[:, None, None] + jnp.arange(count)[None, None]
     hidden, _ = MODEL.decode(
-        params(),
+        tree,
         jnp.concatenate([told, said], 1),
         jnp.concatenate(
-            [prompt.positions, np.broadcast_to(place, (size, 3, count))], 2
+            [prompt.positions, jnp.broadcast_to(place, (size, 3, count))], 2
         ),
         jnp.concatenate([prompt.segments, jnp.where(mask, 0, -1)], 1),
     )
-    logits = hidden[:, -count - 1 : -1] @ params()["head"] / temperature
+    logits = hidden[:, -count - 1 : -1] @ tree["head"] / temperature
     every = jax.nn.log_softmax(logits, axis=-1)
-    return np.where(mask, np.take_along_axis(every, tokens[..., None], -1)[..., 0], 0)
+    chosen = jnp.take_along_axis(every, tokens[..., None], -1)[..., 0]
+    return jnp.where(mask, chosen, 0.0)
 
 
 @pytest.mark.parametrize("group", [1, 4])
