@@ -209,12 +209,18 @@ def _split_end(action: Action) -> tuple[Action | None, Action | None]:
 
 
 def _aimed(action: Action, seen: Observation) -> Action:
-    """The action with a place, where it only names a widget."""
+    """The action with a place, where it only names a widget.
+
+    No number of a widget goes on: the server would take it for one of its own.
+    """
     widgets, index = seen.widgets or (), action.widget
-    if index is None or action.x is not None or not 0 <= index < len(widgets):
+    if index is None:
         return action
-    left, top, right, bottom = widgets[index].box
-    return dataclasses.replace(action, x=(left + right) / 2, y=(top + bottom) / 2)
+    if action.x is None and 0 <= index < len(widgets):
+        left, top, right, bottom = widgets[index].box
+        x, y = (left + right) / 2, (top + bottom) / 2
+        return dataclasses.replace(action, x=x, y=y, widget=None)
+    return dataclasses.replace(action, widget=None)
 
 
 def _shrunk(image: np.ndarray, by: int) -> np.ndarray:

@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=2400)
     given = parser.parse_args()
     android_server.env_launcher.load_and_setup_env = lambda **_: (
-        interface.AsyncAndroidEnv(FakeController())
+        interface.AsyncAndroidEnv(FakeController(given.width, given.height))
     )
     uvicorn.run(
         android_server.app, host="127.0.0.1", port=given.port, log_level="warning"
