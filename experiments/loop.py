@@ -15,10 +15,10 @@ from typing import Any
 import jax
 
 from experiments.config import ExperimentConfig
-from experiments.errors import RunError
 from experiments.evaluation import evaluate
 from experiments.follower_folder import open_run_folder
 from experiments.learner import Learner, check_mesh, make_learner, mean_metrics
+from experiments.ledger import Ledger
 from experiments.methods import METHODS, outcomes_of
 from experiments.observer import RunObserver, RunResult, SilentObserver
 from experiments.placement import (
@@ -26,22 +26,18 @@ from experiments.placement import (
     local_key,
     place,
     small_state,
-    tree_digest,
 )
 from experiments.round import assign_credit, plan_round, round_rows
 from experiments.run_folder import RunFolder
 from experiments.run_notes import (
-    CountingBackend,
     environment_failures,
     first_line,
-    per_task,
     task_table,
 )
 from experiments.saves import Saves, open_saves
 from experiments.stopping import StopWish, stop_on_signals
 from experiments.team import Team
-from experiments.watch import round_metrics, task_counts, warnings_for
-from stepjax.batching import CompileCounter
+from experiments.watch import round_metrics, task_counts
 from stepjax.launch.peers import Peers
 from stepjax.models.policy import Policy
 from stepjax.rollout.backend import Backend
@@ -130,9 +126,10 @@ class _Run:
     team: Team
 
     def __post_init__(self):
-        self.compiled = CompileCounter()
-        self.warned: set[str] = set()
         self.stopping = False
+        self.ledger = Ledger(
+            self.config, self.folder, self.observer, self.backend, self.team
+        )
 
     # --- Start ------------------------------------------------------------------------
 
@@ -184,17 +181,15 @@ class _Run:
             self.observer.waiting("last checkpoint")
             saves.wait()
             self.stop.at_once = True
-        return self._result(state, start_params)
+        return self.ledger.result(state, start_params)
 
     def _begin(self, saves: Saves, learner: Learner) -> TrainState:
-        state = saves.restore(learner.state, self._warn)
+        state = saves.restore(learner.state, self.ledger.warn)
         if state is not None:
             self.folder.keep_rounds(int(state.round))
             return state
         self.folder.keep_rounds(-1)
-        metrics = self._evaluate(learner.state)
-        self.folder.log_metrics(metrics)
-        self.observer.round_finished(metrics)
+        self.ledger.start(self._evaluate(learner.state))
         saves.save(learner.state)
         return learner.state
 
@@ -277,28 +272,20 @@ class _Run:
             updates.append(update)
         learned = mean_metrics(updates)
         if learned.pop("update/nonfinite", 0.0) > 0.0:
-            raise self._not_finite(number)
+            raise self.ledger.not_finite(number)
         updated = time.perf_counter()
 
         # Log, evaluate.
         evaluation = self._evaluate(state) if self._due(number) else {}
         ended = time.perf_counter()
-        head = {"round": number, "trajectories": self._collected(number)}
-        metrics = head | evaluation | metrics | augmented | learned
-        if isinstance(self.backend, CountingBackend):
-            metrics |= self.team.total("environments", self.backend.metrics())
+        metrics = evaluation | metrics | augmented | learned
         metrics |= {
-            "compile/count": self.compiled.count,
             "time/collect": collected - began,
             "time/update": updated - collected,
             "time/eval": ended - updated,
             "time/round": ended - began,
         }
-        self.folder.log_tasks({"round": number, **counts})
-        for text in warnings_for(metrics):
-            self._warn(number, text)
-        self.folder.log_metrics(metrics)
-        self.observer.round_finished(metrics)
+        self.ledger.round(number, counts, metrics)
         return state
 
     def _batches(self, rows: StepBatch, micro: int, seed: tuple[int, ...]) -> list:
@@ -312,23 +299,7 @@ class _Run:
             seed=seed,
             rows_per_update=algo.rows_per_update,
             micro_batch_size=micro,
-            max_rows=self._most_rows(),
-        )
-
-    def _collected(self, number: int) -> int:
-        """Trajectories collected for training up to a round."""
-        return number * self.config.algo.trajectories_per_round
-
-    def _most_rows(self) -> int:
-        """Rows of a round in which every step of every trajectory is kept."""
-        algo = self.config.algo
-        return algo.trajectories_per_round * self.backend.max_steps
-
-    def _not_finite(self, number: int) -> RunError:
-        return RunError(
-            f"round {number}: the loss is not a finite number; the checkpoints in "
-            f"{self.folder.checkpoints} are from before it. Start a new --run-dir with "
-            "a smaller --optim.learning-rate."
+            max_rows=algo.trajectories_per_round * self.backend.max_steps,
         )
 
     # --- Evaluation -------------------------------------------------------------------
@@ -337,54 +308,15 @@ class _Run:
         return number % self.config.eval.every == 0 or number == self.config.rounds
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:
-        """Metrics of a greedy evaluation; its line of `tasks.jsonl` is written too."""
+        """Metrics of a greedy evaluation of what the state has learned."""
         number = int(state.round)
         self.observer.waiting(f"round {number}: evaluating")
         with environment_failures():
             found = evaluate(
                 self.backend,
                 acting_params(state),
-                local_key(jax.random.fold_in(state.key, _EVALUATION)),
+                jax.random.fold_in(local_key(state.key), _EVALUATION),
                 episodes_per_task=self.config.eval.episodes_per_task,
                 team=self.team,
             )
-        metrics = {
-            "round": number,
-            "trajectories": self._collected(number),
-            **found.metrics,
-        }
-        self.folder.log_tasks({"round": number, "eval": per_task(found)})
-        self.observer.evaluated(metrics)
-        return metrics
-
-    # --- The end ----------------------------------------------------------------------
-
-    def _warn(self, number: int, text: str) -> None:
-        self.folder.log_warning(number, text)
-        if text not in self.warned:
-            self.warned.add(text)
-            self.observer.warned(text)
-
-    def _result(self, state: TrainState, start_params: Any) -> RunResult:
-        number = int(state.round)
-        params = state.params if self.team.alone else acting_params(state)
-        result = RunResult(
-            run_dir=self.folder.path,
-            status="finished" if number == self.config.rounds else "stopped",
-            round=number,
-            trajectories=self._collected(number),
-            updates=int(state.step),
-            params_digest=tree_digest(params),
-            evaluation=self.folder.last_evaluation(),
-            backend=self.backend.name,
-            params=params,
-            start_params=start_params,
-        )
-        self.folder.write_result(
-            {
-                field.name: getattr(result, field.name)
-                for field in dataclasses.fields(result)
-                if field.name not in ("params", "start_params")
-            }
-        )
-        return result
+        return self.ledger.evaluation(number, found)
