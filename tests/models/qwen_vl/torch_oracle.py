@@ -18,7 +18,7 @@ def tiny_config(architecture, **vision):
 
 
 def make_torch(config, seed=0):
-    """A model whose norms and biases are random too, with weights of std 0.1 or so."""
+    """A model whose norms and biases are random too, with weights that keep the size of what they map."""
     import torch
     import transformers
 
@@ -32,7 +32,7 @@ def make_torch(config, seed=0):
     with torch.no_grad():
         for key, value in model.named_parameters():
             noise = torch.randn(value.shape, generator=generator)
-            scale = 0.2 if value.ndim == 1 else 1.5 / value[0].numel() ** 0.5
+            scale = 0.2 if value.ndim == 1 else 1.0 / value[0].numel() ** 0.5
             start = 1.0 if value.ndim == 1 and key.endswith("weight") else 0.0
             value.copy_(start + scale * noise)
     return model.eval()
