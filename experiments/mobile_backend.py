@@ -32,6 +32,8 @@ def open_mobile(
     from stepjax.envs.miniwob import find_chromium
     from stepjax.envs.miniwob.pages import find_pages
 
+    from stepjax.envs.pool import Deadlines
+
     env = config.env
     find_pages()  # both say what to install; better now than from a worker
     executable = find_chromium(str(env.chromium) if env.chromium else None)
@@ -59,6 +61,7 @@ def open_mobile(
         max_steps=env.max_steps,
         report=report,
         demonstrate=lambda task, seen: mobile.mobile_oracle_action(task.name, seen),
+        deadlines=Deadlines(create=180.0, reset=120.0, step=120.0),
         draw=touch_frame_of,
     )
 

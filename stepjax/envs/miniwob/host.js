@@ -249,7 +249,8 @@ class Reader {
 function instruction(view) {
   const query = view.document.getElementById("query");
   for (const icon of query.querySelectorAll(".ui-icon")) icon.textContent = classWords(icon);
-  return clean(view.core.getUtterance());
+  const said = view.core.getUtterance(); // some pages name its fields beside it
+  return clean(said?.utterance ?? said);
 }
 
 // ---------------------------------------------------------------- acting
