@@ -31,7 +31,6 @@ def open_mobile(
     from stepjax.envs import mobile
     from stepjax.envs.miniwob import find_chromium
     from stepjax.envs.miniwob.pages import find_pages
-
     from stepjax.envs.pool import Deadlines
 
     env = config.env
