@@ -1,6 +1,5 @@
 """Hugging Face folders in and out: the same numbers, and only those that are needed."""
 
-import functools
 import json
 import shutil
 
@@ -111,10 +110,12 @@ def test_half_precision_is_rounded_once(folder, params, tmp_path):
         values = json.loads((tmp_path / dtype / "config.json").read_text())
         assert values["torch_dtype"] == dtype
         again = load_params(tmp_path / dtype)
-        rounded = jax.tree.map(functools.partial(jnp.astype, dtype=dtype), params)
-        _same(
-            again, jax.tree.map(functools.partial(jnp.astype, dtype="float32"), rounded)
-        )
+        # In numpy: a compiled conversion may take tiny numbers for 0.
+        for found, leaf in zip(
+            jax.tree.leaves(again), jax.tree.leaves(params), strict=True
+        ):
+            rounded = np.asarray(leaf).astype(jnp.dtype(dtype)).astype(np.float32)
+            np.testing.assert_array_equal(found, rounded)
         kept = load_params(tmp_path / dtype, dtype=dtype)
         assert {str(leaf.dtype) for leaf in jax.tree.leaves(kept)} == {dtype}
 
