@@ -121,8 +121,9 @@ def make_rows(case: Case, *, shared: bool) -> StepBatch:
         "image_index": index,
     }
     said = (*rows, work.response)
+    stacked: dict[str, Any] = {k: np.stack([v] * prompts) for k, v in prompt.items()}
     leaves: dict[str, Any] = {
-        "prompt": VLPrompt(**{k: np.stack([v] * prompts) for k, v in prompt.items()}),
+        "prompt": VLPrompt(**stacked),
         "action_tokens": rng.integers(0, 400, said, dtype=np.int32),
         "token_mask": np.ones(said, bool),
         "old_log_prob": np.full(said, -9.0, np.float32),

@@ -100,7 +100,8 @@ def make_learner(
     """
     algo = config.algo
     mesh = check_mesh(config)
-    policy = policy.on_mesh(mesh) if hasattr(policy, "on_mesh") else policy
+    on_mesh = getattr(policy, "on_mesh", None)
+    policy = on_mesh(mesh) if on_mesh else policy
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if algo.tasks_per_round > len(train_ids):
         raise UsageError(

@@ -15,6 +15,7 @@ from experiments.methods import method_numbers
 from experiments.run_notes import environment_failures
 from stepjax.batching import pack_groups, take_rows
 from stepjax.envs.actions import ActionKind
+from stepjax.envs.base import Observation
 from stepjax.envs.matching import actions_match
 from stepjax.models.qwen_vl.policy import QwenVLPolicy
 from stepjax.rollout.sampler import Sampler
@@ -23,6 +24,7 @@ from stepjax.types import StepBatch
 
 __all__ = ["ModelPolicy"]
 
+_BLANK = Observation(instruction="")  # responses are read without looking
 _ROWS = 8  # prompts of one call when groups are sampled or rows are scored again
 
 
@@ -224,7 +226,7 @@ class ModelPolicy(QwenVLPolicy):
             for said in tokens[row]:
                 name = said.tobytes()
                 if name not in read:
-                    read[name] = self.codec.decode(said, None, None)
+                    read[name] = self.codec.decode(said, _BLANK, None)
                 actions.append(read[name])
             readable[row] = actions[0].kind != ActionKind.INVALID
             match[row] = [

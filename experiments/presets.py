@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from experiments.config import (
     AlgoConfig,
@@ -131,7 +132,7 @@ MINIWOB_PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 """Presets of `python -m experiments.miniwob`; the first is the default."""
 
-_PHONE = {"screen_width": 1080, "screen_height": 2400}
+_PHONE: dict[str, Any] = {"screen_width": 1080, "screen_height": 2400}
 
 MOBILE_PRESETS: Mapping[str, Preset] = MappingProxyType(
     {

@@ -108,12 +108,10 @@ def _places_match(
     box: Box | None,
 ) -> bool:
     start = (action.x, action.y), (reference.x, reference.y)
-    if box is not None and None not in start[0]:
+    x, y = action.x, action.y
+    if box is not None and x is not None and y is not None:
         left, top, right, bottom = box
-        x, y = start[0]
-        inside = x is not None and y is not None
-        inside = inside and left <= x <= right and top <= y <= bottom
-        return bool(inside)
+        return left <= x <= right and top <= y <= bottom
     end = (action.to_x, action.to_y), (reference.to_x, reference.to_y)
     return all(_near(*pair, screen, pixels) for pair in (start, end))
 

@@ -74,7 +74,7 @@ def describe_topology(name: str) -> Topology:
     import jax
     from jax.experimental import topologies
 
-    if not jax.config.jax_platforms:
+    if not jax.config.read("jax_platforms"):
         # jax would look for a TPU to run on, as the package is there.
         jax.config.update("jax_platforms", "cpu")
     try:

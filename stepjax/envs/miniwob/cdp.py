@@ -121,7 +121,7 @@ class DevTools:
         while wanted:
             first = commands[next(iter(wanted.values()))][1]
             message = self._receive(deadline, first)
-            at = wanted.pop(message.get("id"), None)
+            at = wanted.pop(message.get("id", 0), None)
             if at is None:
                 self._handle(message)
             elif "error" in message:

@@ -153,9 +153,8 @@ class SimEnvironment:
             )
         start, _, _ = _compiled()
         self._instruction = task_table().instructions[task.task_id]
-        task_id = np.int32(task.task_id)
-        seed = np.uint32(seed % 2**32)
-        return self._look(start(self._pool, task_id, seed, self._max_steps))
+        task_id, low = np.int32(task.task_id), np.uint32(seed % 2**32)
+        return self._look(start(self._pool, task_id, low, self._max_steps))
 
     def step(self, action: Action) -> StepResult:
         """What the desktop looks like after one action.

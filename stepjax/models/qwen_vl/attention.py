@@ -183,8 +183,8 @@ def _packed(query, key, value, segments, layout):
     first = slice(0, prompt)
     outs = []
     if prompt:
-        parts = (part[:, first] for part in (query, key, value, segments, segments))
-        outs.append(_by_chunks(*parts, 0))
+        asked, seen = query[:, first], segments[:, first]
+        outs.append(_by_chunks(asked, key[:, first], value[:, first], seen, seen, 0))
 
     def split(array):
         return array[:, prompt:].reshape(array.shape[0], -1, response, *array.shape[2:])
