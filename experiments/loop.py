@@ -170,6 +170,7 @@ class _Run:
             num_tasks=len(tasks.names),
             train_ids=tasks.train_ids,
         )
+        self.team.wait("the checkpoints")  # devices meet next, and wait for less long
         with open_saves(self.folder, config) as saves:
             state = self._begin(saves, learner)
             self.stop.at_once = False

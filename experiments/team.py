@@ -132,17 +132,19 @@ class Team:
         all processes together are those of a single one.
         """
         mine = self.share(len(task_ids))
-        first = {} if self.alone else {"first_slot": mine.start}
-        return jax.device_get(
-            backend.collect(
-                params,
-                task_ids[mine],
-                seeds[mine],
-                key,
-                temperature=temperature,
-                **first,
-            )
+        # Backends need not know rounds without episodes: one is run and dropped.
+        asked = mine if mine.stop > mine.start else slice(0, 1)
+        first = {} if self.alone else {"first_slot": asked.start}
+        found = backend.collect(
+            params,
+            task_ids[asked],
+            seeds[asked],
+            key,
+            temperature=temperature,
+            **first,
         )
+        count = mine.stop - mine.start
+        return jax.tree.map(lambda leaf: leaf[:count], jax.device_get(found))
 
     # --- Rows -------------------------------------------------------------------------
 
@@ -176,7 +178,7 @@ class Team:
         """A batch of addresses as a batch of prompts, on the devices of all processes.
 
         Args:
-          batch: Equal on all processes; prompts are addresses (`without_prompts`).
+          batch: Equal on all processes; prompts are addresses (`pool_rows`).
           own: The rows of this process, with their prompts.
           sharding: Of the rows of a batch over the devices.
 
@@ -186,48 +188,84 @@ class Team:
         """
         if self.alone:
             return batch
-        owner, row = batch.prompt["owner"], batch.prompt["row"]
-        needs = _readers(len(owner), sharding)  # [processes, S]
+        readers = _readers(len(batch.weight), sharding)
+        live = np.asarray(batch.weight) != 0
+        batch = take_rows(batch, _near_owners(batch.prompt["owner"], live, readers))
+        prompt, where = self._prompts_read_here(batch.prompt, own, readers)
+        in_order = np.arange(len(where))
+        plain = dataclasses.replace(batch, prompt=())
+        return dataclasses.replace(
+            _to_devices(plain, in_order, sharding),
+            prompt=_to_devices(prompt, where, sharding),
+        )
+
+    def _prompts_read_here(
+        self, address: Mapping[str, np.ndarray], own: StepBatch, readers: np.ndarray
+    ) -> tuple[Any, np.ndarray]:
+        """Prompts this process's devices read, and [S] where each row's is in them."""
+        owner, row = address["owner"], address["row"]
         me, count = self.peers.index, self.peers.count
+
+        def wanted(source: int, target: int) -> np.ndarray:
+            """Rows of one process that another reads, each once, ascending."""
+            return np.unique(row[readers[target] & (owner == source)])
+
         sent = [
-            take_rows(own, row[needs[q] & (owner == me)]).prompt for q in range(count)
+            arrays_to_bytes(take_rows(own, wanted(me, q)).prompt) if q != me else b""
+            for q in range(count)
         ]
-        sent[me] = take_rows(own, row[:0]).prompt
-        parts = self.peers.exchange("prompts", [arrays_to_bytes(part) for part in sent])
-        mine = np.flatnonzero(needs[me])
+        received = self.peers.exchange("prompts", sent)
+        mine = np.flatnonzero(readers[me])
         prompt = jax.tree.map(
             lambda leaf: np.empty((len(mine), *np.shape(leaf)[1:]), leaf.dtype),
             own.prompt,
         )
-        for q, data in enumerate(parts):
-            here = owner[mine] == q
-            found = (
-                take_rows(own, row[mine][here]).prompt
-                if q == me
-                else bytes_to_arrays(data, own.prompt)
-            )
-            jax.tree.map(
-                lambda to, leaf, at=here: to.__setitem__(at, leaf), prompt, found
-            )
+        for q, data in enumerate(received):
+            at = np.flatnonzero(owner[mine] == q)
+            if q == me:
+                found, index = own.prompt, row[mine[at]]
+            else:
+                found = bytes_to_arrays(data, own.prompt)
+                index = np.searchsorted(wanted(q, me), row[mine[at]])
+            for whole, part in zip(
+                jax.tree.leaves(prompt), jax.tree.leaves(found), strict=True
+            ):
+                whole[at] = np.asarray(part)[index]
         where = np.full(len(owner), -1)
         where[mine] = np.arange(len(mine))
+        return prompt, where
 
-        everything = (slice(None),)
 
-        def place(leaf: np.ndarray, at: np.ndarray) -> jax.Array:
-            shape = (len(owner), *leaf.shape[1:])
-            return jax.make_array_from_callback(
-                shape, sharding, lambda index: leaf[at[(index or everything)[0]]]
-            )
+def _to_devices(tree: Any, where: np.ndarray, sharding: Any) -> Any:
+    """Global arrays whose row i is `leaf[where[i]]`, for the rows read here."""
+    everything = (slice(None),)
 
-        in_order = np.arange(len(owner))
-        plain = jax.tree.map(
-            lambda leaf: place(np.asarray(leaf), in_order),
-            dataclasses.replace(batch, prompt=()),
+    def place(leaf: Any) -> jax.Array:
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(
+            (len(where), *host.shape[1:]),
+            sharding,
+            lambda index: host[where[(index or everything)[0]]],
         )
-        return dataclasses.replace(
-            plain, prompt=jax.tree.map(lambda leaf: place(leaf, where), prompt)
-        )
+
+    return jax.tree.map(place, tree)
+
+
+def _near_owners(owner: np.ndarray, live: np.ndarray, readers: np.ndarray) -> Any:
+    """[S] int: an order of the rows in which most are read by who owns them.
+
+    Rows of weight keep to the places of rows with weight; the rest stays.
+    """
+    order = np.arange(len(owner))
+    home = readers.argmax(axis=0)  # the first of the processes that read a place
+    rows, places = np.flatnonzero(live), np.flatnonzero(live)
+    for process in range(len(readers)):
+        own, near = rows[owner[rows] == process], places[home[places] == process]
+        fit = min(len(own), len(near))
+        order[near[:fit]] = own[:fit]
+        rows, places = np.setdiff1d(rows, own[:fit]), np.setdiff1d(places, near[:fit])
+    order[places] = rows
+    return order
 
 
 def _readers(size: int, sharding: Any) -> np.ndarray:

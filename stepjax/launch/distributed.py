@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from stepjax.launch.rendezvous import meet
 __all__ = ["launched"]
 
 _NEWS_SECONDS = 3.0  # a death may be felt a little before it is known
+_EXIT_SECONDS = 30.0
 _SHUTDOWN_SECONDS = 60
 
 
@@ -67,8 +69,12 @@ def launched(
         peers.finish()
         jax.distributed.shutdown()
     except BaseException as error:
-        # jax would wait at exit for processes that are not coming.
-        atexit.register(_leave, _exit_code(error))
+        # jax and checkpoints would wait at exit for processes that are not coming.
+        code = _exit_code(error)
+        atexit.register(_leave, code)
+        timer = threading.Timer(_EXIT_SECONDS, _leave, [code])
+        timer.daemon = True
+        timer.start()
         lost = None if isinstance(error, LaunchError) else _news(peers, error)
         peers.told()
         if lost is None:

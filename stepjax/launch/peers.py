@@ -8,6 +8,7 @@ answer with an abort; here the survivors end with one line.
 """
 
 import collections
+import contextlib
 import os
 import sys
 import threading
@@ -273,11 +274,13 @@ class ConnectedPeers:
         deadline = time.monotonic() + _GRACE
         while not self._told and time.monotonic() < deadline:
             time.sleep(0.1)
-        if self._told:
-            time.sleep(_GRACE)  # for the exit itself, which may wait for the dead too
-        else:
-            print(f"{self.name(self.index)}: {self._lost}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError):  # nobody may be listening
+            if self._told:
+                time.sleep(_GRACE)  # for the exit, which may wait for the dead too
+            else:
+                text = f"{self.name(self.index)}: {self._lost}"
+                print(text, file=sys.stderr, flush=True)
+            sys.stdout.flush()
         self._end(1)
 
     def _loss(self) -> PeerLostError:

@@ -123,6 +123,8 @@ def difference(first: Facts, other: Facts, process_id: int) -> str | None:
             if first.commit and first.commit != other.commit
             else f"rsync -a {first.host}:{first.folder}/ {other.folder}/"
         )
+        if (other.host, other.folder) == (first.host, first.folder):
+            fix = "nothing: the files were changed meanwhile, start all again"
         files = _differing(first.source, other.source)
         return (
             f"{there} has other source code than {here} ({_some(files)}); on "

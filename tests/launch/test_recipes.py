@@ -129,7 +129,11 @@ def test_job_set(name):
     pod = spec["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] >= 120
     (container,) = pod["containers"]
-    config = config_of(container["command"])
+    shell, option, line = container["command"]
+    assert (shell, option) == ("bash", "-c")
+    run, check = line.split(" && ")
+    config = config_of(shlex.split(run))
+    assert check == f"grep -q finished {config.run_dir}/result.json"
     mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
     assert any(str(config.run_dir).startswith(path) for path in mounts)
     (device_count,) = container["resources"]["limits"].values()
