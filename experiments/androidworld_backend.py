@@ -90,7 +90,7 @@ def _split(text: str | None) -> tuple[str, ...]:
 
 def _hint(message: str) -> str:
     """The error, with the flags that mend it."""
-    if "but the settings say" in message:
+    if " of the settings;" in message:
         return f"{message} See --env.screen-width and --env.screen-height."
     return message
 

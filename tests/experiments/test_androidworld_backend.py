@@ -4,6 +4,7 @@ import dataclasses
 import json
 import socket
 import types
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +31,11 @@ def phone(tmp_path, monkeypatch):
         yield server
 
 
-def config_of(url: str | None, **options) -> ExperimentConfig:
-    options = {"screen_width": SIZE[0], "screen_height": SIZE[1]} | options
+def config_of(url: str | None, **given: Any) -> ExperimentConfig:
+    options: dict[str, Any] = {
+        "screen_width": SIZE[0],
+        "screen_height": SIZE[1],
+    } | given
     env = EnvConfig(backend="androidworld", url=url, max_steps=3, **options)
     return dataclasses.replace(ExperimentConfig(), env=env)
 
@@ -89,7 +93,7 @@ def test_what_cannot_be_opened_is_one_line(phone, tmp_path):
     assert "for each of the 1 servers" in refusal(config_of(phone.url, serials="a,b"))
     assert "Invalid task family" in refusal(config_of(phone.url, family="toasters"))
     wrong = refusal(config_of(phone.url, screen_width=1080, screen_height=2400))
-    assert "320 x 640 pixels, but the settings say 1080 x 2400" in wrong
+    assert "320 x 640 pixels, unlike the 1080 x 2400 of the settings" in wrong
     assert wrong.endswith("See --env.screen-width and --env.screen-height.")
     assert phone.left == []
     with serving(PhoneServer()) as other:  # a phone of another size beside a sound one

@@ -68,9 +68,9 @@ class ScreenSize:
                 self._size, self._whose = size, whose
             if sorted(size) != sorted(self._size):
                 raise AndroidWorldError(
-                    f"{whose} shows a screen of {size[0]} x {size[1]} pixels, but "
-                    f"{self._whose} says {self._size[0]} x {self._size[1]}; phones of "
-                    "one run must have one size."
+                    f"{whose} shows a screen of {size[0]} x {size[1]} pixels, unlike "
+                    f"the {self._size[0]} x {self._size[1]} of {self._whose}; phones "
+                    "of one run must have one size."
                 )
 
 

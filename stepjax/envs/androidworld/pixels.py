@@ -113,7 +113,7 @@ def _read_row(text: bytes, number: int) -> np.ndarray:
     digits = signs - np.uint8(ord("0"))  # others wrap to at least 10
     places = np.flatnonzero(digits > 9)
     width, rest = divmod(len(places) - 1, 5)
-    if rest or not 1 <= width <= MAX_SIDE:
+    if rest or not 1 <= width <= MAX_SIDE or places[0]:
         raise _broken(f"row {number} is no list of pixels")
     skeleton, numbers = _pattern(width)
     lengths = np.diff(places) - 1

@@ -51,7 +51,7 @@ class PhoneServer:
         self.faults: dict[str, collections.deque[Any]] = collections.defaultdict(
             collections.deque
         )
-        self.size = (WIDTH, HEIGHT)
+        self.size: tuple[int, int] = (WIDTH, HEIGHT)
         self.url = ""
         self.lock = threading.Lock()
         self.released = threading.Event()
@@ -84,7 +84,7 @@ class PhoneServer:
     # The routes.
 
     def answer_to(self, route: str, query: dict[str, str], body: Any) -> Any:
-        instance = None
+        instance = Instance("none", 0)
         if route.startswith("/task/"):
             instance = self.suite[query["task_type"]][int(query["task_idx"])]
         match route:
@@ -121,7 +121,7 @@ class PhoneServer:
                     raise ValueError("not initialized")
                 return {"goal": f"{instance.name} number {instance.seed}."}
             case _:
-                raise KeyError(route)
+                raise BadRequest("Not Found", 404)
         return {"status": "success", "message": "done"}
 
     def set_up(self, one: Instance) -> None:
@@ -169,7 +169,11 @@ class PhoneServer:
 
 
 class BadRequest(Exception):
-    """An answer with status 400."""
+    """An answer with status 400, or another."""
+
+    def __init__(self, message: str, status: int = 400):
+        super().__init__(message)
+        self.status = status
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -217,7 +221,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             data = self.phone.answer_to(route, query, body)
             status, text = 200, json.dumps(data, separators=(",", ":")).encode()
         except BadRequest as error:
-            status, text = 400, json.dumps({"detail": str(error)}).encode()
+            status = error.status
+            text = json.dumps({"detail": str(error)}).encode()
         except Exception:
             status, kind = fault if fault == 503 else 500, "text/plain"
             text = b"Internal Server Error"

@@ -149,7 +149,8 @@ def test_what_the_agent_does_wrong_costs_a_step(env, phone):
 def test_a_phone_that_refuses_everything_is_a_fault(env, phone):
     env.reset(ON, 0)
     phone.fail("/execute_action", 500, 500, 500)
-    env.step(WAIT), env.step(WAIT)
+    env.step(WAIT)
+    env.step(WAIT)
     with pytest.raises(RefusedError, match="answered 500"):
         env.step(WAIT)
     env.close()
@@ -243,7 +244,7 @@ def test_pictures_shrink(phone, settings, tmp_path):
     )  # fmt: skip
     env = fleet(0)
     image = env.reset(ON, 0).screenshot
-    assert image.shape == (20, 9, 3) and image.dtype == np.uint8
+    assert image is not None and image.shape == (20, 9, 3) and image.dtype == np.uint8
     assert env.step(TOGGLE) and phone.bluetooth, "places are shares of the real screen"
     fleet.close()
     assert phone.left == []

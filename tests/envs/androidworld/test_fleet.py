@@ -75,7 +75,10 @@ def test_servers_must_offer_the_same(make, phone, monkeypatch):
 
 def test_a_size_asked_for(make, phone, settings):
     wrong = AndroidWorldSettings(screen=(1080, 2400), patience=0.0)
-    with pytest.raises(AndroidWorldError, match="36 x 80 pixels, but the settings say"):
+    with pytest.raises(
+        AndroidWorldError,
+        match="36 x 80 pixels, unlike the 1080 x 2400 of the settings",
+    ):
         make(phone.url, settings=wrong).open()
     assert phone.left == []
 

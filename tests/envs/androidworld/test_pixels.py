@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ def read(text: bytes, step: int = 1 << 20) -> np.ndarray:
     return reader.finish()
 
 
-def write(image: np.ndarray, **options) -> bytes:
-    options = {"separators": (",", ":")} | options
+def write(image: np.ndarray, **given: Any) -> bytes:
+    options: dict[str, Any] = {"separators": (",", ":")} | given
     return json.dumps({"pixels": image.tolist()}, **options).encode()
 
 
