@@ -101,7 +101,7 @@ def _scale_by_small_adam(
         return SmallAdamState(count=jnp.zeros((), jnp.int32), mu=zeros, nu=zeros)
 
     def update(
-        updates: Any, state: SmallAdamState, params: Any = None
+        updates: Any, state: Any, params: Any = None
     ) -> tuple[Any, SmallAdamState]:
         del params
         count = state.count + 1

@@ -5,7 +5,7 @@ import contextlib
 import io
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -296,7 +296,7 @@ class MobileVector:
         counts: dict[int, int] = {}
         for slot, answers in asked.items():
             try:
-                wanted = running[slot].send(answers or None)
+                wanted = running[slot].send(answers or cast(Any, None))
             except StopIteration as stop:
                 replies[slot] = stop.value
                 continue

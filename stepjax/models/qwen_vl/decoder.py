@@ -130,8 +130,8 @@ def decode(
     else:
         known = segments, layout, fresh
         x, cache = _with_cache(params["layers"], x, angles, known, cache, config, setup)
-    x = final_norm(config, setup).apply({"params": params["norm"]}, x)
-    return x, cache
+    normed: Any = final_norm(config, setup).apply({"params": params["norm"]}, x)
+    return normed, cache
 
 
 def _own(segments: jax.Array, layout: tuple[int, int] | None, setup: Setup):
@@ -204,8 +204,8 @@ def _with_cache(layers, x, angles, known, cache, config, setup):
                 offset=cache.length,
             )
 
-        x = layer.apply({"params": params}, x, angles, attend)
-        return x, *written
+        x_out: Any = layer.apply({"params": params}, x, angles, attend)
+        return x_out, *written
 
     x, keys, values = _run_cached(step, x, layers, cache, config, setup)
     length = cache.length + x.shape[1]

@@ -188,7 +188,7 @@ class Engine:
         self._slots = self._advance(
             self._params, slots=self._slots, temperature=self._temperature
         )
-        state = self._slots
+        state: Any = self._slots
         alive, count, tokens, log_prob = map(
             np.array,
             jax.device_get((state.alive, state.count, state.tokens, state.log_prob)),
@@ -314,7 +314,12 @@ def _join(
 
     keys = jax.vmap(key_of)(whose)
     token, log_prob = draw_tokens(
-        hidden, model.unembed(params), keys, 0, temperature=temperature, top_p=top_p
+        hidden,
+        model.unembed(params),
+        keys,
+        jnp.int32(0),
+        temperature=temperature,
+        top_p=top_p,
     )
     stops = jnp.asarray(stop_tokens, jnp.int32)
     old = slots.cache

@@ -216,7 +216,9 @@ def see_grid(
     layout = vision_layout(grid, vision)
     segments = jnp.where(layout.real, 0, -1)
     angles = _angles(layout, vision)
-    x = patch_embed(config, setup).apply({"params": params["patch_embed"]}, patches)
+    x: Any = patch_embed(config, setup).apply(
+        {"params": params["patch_embed"]}, patches
+    )
     x = setup.constrain(x[:, layout.patch] if vision.window_size else x, _ACTIVATION)
     block = VisionBlock(config, setup)
     period, runs = _runs(vision)
@@ -235,5 +237,5 @@ def see_grid(
         lambda leaf: leaf.reshape(-1, period, *leaf.shape[1:]), params["blocks"]
     )
     x = run_stack(repeat, x, groups, Setup(scan=setup.scan))
-    x = Merger(config, setup).apply({"params": params["merger"]}, x)
-    return x[:, layout.token]
+    merged: Any = Merger(config, setup).apply({"params": params["merger"]}, x)
+    return merged[:, layout.token]
