@@ -86,13 +86,13 @@ def _local(
     ]
     # Padding attends to padding, so that no row of the kernel's softmax is empty.
     ids = (_pad(segments, 1, padded, -1) < 0).astype(jnp.int32)
-    kernel: Any = _kernel(_mask(padded, heads, layout, ordered), block, interpret)
+    kernel = _kernel(_mask(padded, heads, layout, ordered), block, interpret)
 
     def one(query, key, value, ids):
-        whose: Any = splash.SegmentIds
-        return kernel(query, key, value, segment_ids=whose(q=ids, kv=ids))
+        return kernel(query, key, value, segment_ids=splash.SegmentIds(q=ids, kv=ids))
 
-    out = jax.vmap(one)(*parts, ids).transpose(0, 2, 1, 3)
+    rows: Any = jax.vmap(one)
+    out = rows(*parts, ids).transpose(0, 2, 1, 3)
     return out[:, :length, :, :width].astype(query.dtype)
 
 

@@ -18,7 +18,7 @@ def tiny_config(architecture, **vision):
 
 
 def make_torch(config, seed=0):
-    """A model whose norms and biases are random too, with weights that keep the size of what they map."""
+    """A model whose norms and biases are random too, and whose weights keep sizes."""
     import torch
     import transformers
 
