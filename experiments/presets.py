@@ -139,12 +139,12 @@ MOBILE_PRESETS: Mapping[str, Preset] = MappingProxyType(
         "quick": Preset(
             config=ExperimentConfig(
                 run_dir=Path("runs/androidworld_quick"),
-                rounds=24,
+                rounds=28,
                 env=EnvConfig(backend="miniwob-mobile", max_steps=10, **_PHONE),
                 algo=AlgoConfig(
                     method=_COMPARED,
                     tasks_per_round=10,
-                    group_size=6,
+                    group_size=8,
                     temperature=1.0,
                     rows_per_update=32,
                     max_augmented_steps=64,
@@ -152,7 +152,7 @@ MOBILE_PRESETS: Mapping[str, Preset] = MappingProxyType(
                 ),
                 optim=OptimizerConfig(learning_rate=5e-4),
                 checkpoint=CheckpointConfig(save_every=4),
-                eval=EvalConfig(every=12, episodes_per_task=2),
+                eval=EvalConfig(every=14, episodes_per_task=2),
                 warm_start=WarmStartConfig(episodes=344, steps=400, batch_size=128),
             ),
             note=(
