@@ -28,23 +28,24 @@ def quick_compiles():
 @functools.cache
 def params():
     """Weights large enough that every entry matters, biases and norms too."""
-    start = MODEL.init(jax.random.key(0))
-    keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(start)))
-    noise = jax.tree.unflatten(jax.tree.structure(start), list(keys))
-    return jax.tree.map(
-        lambda leaf, key: 4 * leaf + 0.1 * jax.random.normal(key, leaf.shape),
-        start,
-        noise,
-    )
+    shapes = jax.eval_shape(MODEL.init, jax.random.key(0))
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        start = float(path[-1].key == "scale")
+        return np.float32(start + 0.1 * rng.normal(size=leaf.shape))
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @functools.cache
 def entries():
     """Prompts [S, T, D], responses [S, G, A, D], their positions and segments."""
-    keys = jax.random.split(jax.random.key(2), 2)
+    # numpy, since a first call under `jit` would keep tracers.
+    rng = np.random.default_rng(1)
     width = CONFIG.text.hidden_size
-    prompt = jax.random.normal(keys[0], (ROWS, PROMPT, width))
-    response = jax.random.normal(keys[1], (ROWS, GROUP, RESPONSE, width))
+    prompt = np.float32(rng.normal(size=(ROWS, PROMPT, width)))
+    response = np.float32(rng.normal(size=(ROWS, GROUP, RESPONSE, width)))
     slots = np.arange(PROMPT)[None] - np.array(PADDING)[:, None]
     segments = np.where(slots < 0, -1, 0)
     # Three different axes, as if an image stood in the prompt.
@@ -59,16 +60,15 @@ def entries():
 def separate():
     """Hidden states [S, G, A, D] of responses, each after its own prompt."""
     prompt, response, prompt_at, response_at, segments = entries()
-    x = jnp.concatenate(
-        [jnp.repeat(prompt, GROUP, 0), response.reshape(-1, *response.shape[2:])], 1
-    )
+    parts = [prompt.repeat(GROUP, 0), response.reshape(-1, *response.shape[2:])]
+    x = np.concatenate(parts, axis=1)
     positions = np.concatenate([prompt_at, response_at], axis=2).repeat(GROUP, 0)
     zeros = np.zeros((ROWS, RESPONSE), int)
     segments = np.concatenate([segments, zeros], axis=1).repeat(GROUP, 0)
     hidden, cache = jax.jit(MODEL.decode)(params(), x, positions, segments)
     assert cache is None
-    hidden = hidden[:, PROMPT:].reshape(response.shape)
-    assert float(jnp.std(hidden)) > 0.1
+    hidden = np.asarray(hidden)[:, PROMPT:].reshape(response.shape)
+    assert hidden.std() > 0.1
     return hidden
 
 
@@ -108,7 +108,7 @@ def decode_group(tree, cache):
         hidden, cache = MODEL.decode(tree, *entry, segments, cache)
         return cache, hidden
 
-    cache, hidden = jax.lax.scan(step, cache, (x, jnp.asarray(positions)))
+    cache, hidden = jax.lax.scan(step, cache, (jnp.asarray(x), jnp.asarray(positions)))
     return hidden.transpose(1, 2, 0, 3), cache
 
 
@@ -188,7 +188,7 @@ def test_rows_may_be_of_different_length():
 @pytest.mark.parametrize("known", [True, False])
 def test_packed_responses_equal_separate_ones(known):
     prompt, response, prompt_at, response_at, segments = entries()
-    x = jnp.concatenate([prompt, response.reshape(ROWS, -1, prompt.shape[2])], axis=1)
+    x = np.concatenate([prompt, response.reshape(ROWS, -1, prompt.shape[2])], axis=1)
     positions = np.concatenate([prompt_at, np.tile(response_at, (1, 1, GROUP))], axis=2)
     groups = np.repeat(np.arange(1, GROUP + 1), RESPONSE)
     segments = np.concatenate([segments, np.tile(groups, (ROWS, 1))], axis=1)
