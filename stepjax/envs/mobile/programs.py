@@ -203,7 +203,9 @@ def _scroll(action: Action, screen: PhoneScreen) -> Program:
         return (yield from read([_PASS]))
     x, y, width, height = found
     way = (_SCROLL_SHARE * right * width, _SCROLL_SHARE * down * height)
-    return (yield from _input(touches.scroll(x, y, *way), _SETTLE_SCROLL))
+    drawn, still, up = touches.scroll(x, y, *way)
+    yield [*drawn, call("rest", 1000 * touches.REST_SECONDS), *still]
+    return (yield from _input(up, _SETTLE_SCROLL))
 
 
 def _drag(action: Action, screen: PhoneScreen) -> Program:

@@ -8,10 +8,12 @@ __all__ = ["MARK", "double_tap", "key", "long_press", "scroll", "swipe", "tap", 
 Touches = list[tuple[str, dict[str, Any]]]
 """Methods and their parameters, in order."""
 
-LONG_PRESS_SECONDS = 0.7
+LONG_PRESS_SECONDS = 1.2
 """How long a finger rests before a touch is a long press."""
 
-_SCROLL_SPEED = 6000  # CSS pixels a second
+REST_SECONDS = 0.12
+"""How long a finger rests that ends a scroll."""
+
 _MOVES = 8
 _KEYS = {
     "enter": ("Enter", 13, "\r"),
@@ -58,18 +60,18 @@ def swipe(x: float, y: float, to_x: float, to_y: float) -> Touches:
     return [_touch("touchStart", (x, y)), *moves, _touch("touchEnd")]
 
 
-def scroll(x: float, y: float, right: float, down: float) -> Touches:
-    """A finger that draws what is under it so far to the left and up, then rests."""
-    return [
-        (
-            "Input.synthesizeScrollGesture",
-            {
-                "x": x, "y": y, "xDistance": -right, "yDistance": -down,
-                "preventFling": True, "speed": _SCROLL_SPEED,
-                "gestureSourceType": "touch",
-            },
-        )
-    ]  # fmt: skip
+def scroll(
+    x: float, y: float, right: float, down: float
+) -> tuple[Touches, Touches, Touches]:
+    """A finger that draws what is around a place so far to the left and up.
+
+    Returns:
+      The finger down and drawn, then after `REST_SECONDS` still there, then up: what
+      rests before it goes up leaves nothing rolling on.
+    """
+    end = (x - right / 2, y - down / 2)
+    drawn = swipe(x + right / 2, y + down / 2, *end)
+    return drawn[:-1], [_touch("touchMove", end)], drawn[-1:]
 
 
 def key(name: str) -> Touches:
