@@ -252,7 +252,7 @@ def _with_files(
     own = file_tasks(load_tasks(task_folder(env), env.task_list))
     theirs = frozenset(own.names)
     evaluators = Evaluators(
-        env.evaluators,
+        folder=env.evaluators,
         cache=env.cache,
         screen=(env.screen_width, env.screen_height),
         workers=max(1, (os.cpu_count() or 1) // 2),

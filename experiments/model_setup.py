@@ -110,7 +110,8 @@ def _codec(policy: PolicyConfig, folder: Path, screen: tuple[int, int]) -> VLCod
 
 
 def _engine(policy: PolicyConfig, model: Any, codec: VLCodec) -> Sampler:
-    from stepjax.models.qwen_vl.engine import Engine, EngineSizes
+    from stepjax.models.qwen_vl.engine import Engine
+    from stepjax.models.qwen_vl.engine_sizes import EngineSizes
 
     longest = codec.prompts.length
     buckets = {longest} if longest <= _SHORT_PROMPT else {longest * 3 // 4, longest}

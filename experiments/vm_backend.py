@@ -95,6 +95,6 @@ def _machines(config: ExperimentConfig, opened: contextlib.ExitStack) -> Any:
         )
     url = env.url
     parse_url(url)
-    evaluators = Evaluators(env.evaluators, cache=env.cache, screen=screen)
+    evaluators = Evaluators(folder=env.evaluators, cache=env.cache, screen=screen)
     opened.callback(evaluators.close)
     return lambda: UrlMachine(url, evaluators=evaluators)

@@ -21,6 +21,7 @@ ORDER = [
     "models",
     "envs",
     "rollout",
+    "launch",
 ]
 
 

@@ -7,6 +7,9 @@ Importing them costs jax and numpy. The train step (`stepjax.training`), the pol
 
 from stepjax._checks import check_task_ids as check_task_ids
 from stepjax.batching.compile_counter import CompileCounter as CompileCounter
+from stepjax.batching.groups import group_rows as group_rows
+from stepjax.batching.groups import pack_groups as pack_groups
+from stepjax.batching.groups import prompt_ids as prompt_ids
 from stepjax.batching.packing import bucket_size as bucket_size
 from stepjax.batching.packing import pack_single_update as pack_single_update
 from stepjax.batching.packing import pack_steps as pack_steps
@@ -89,6 +92,9 @@ from stepjax.types import Trajectories as Trajectories
 from stepjax.types import WeightedSum as WeightedSum
 
 __all__ = [
+    "prompt_ids",
+    "pack_groups",
+    "group_rows",
     "CompileCounter",
     "LossOutput",
     "PolicyOutput",

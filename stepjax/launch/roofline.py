@@ -22,7 +22,13 @@ __all__ = ["MeshSizes", "Round", "Times", "round_times", "sample_times", "train_
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshSizes:
-    """Devices along each axis of a mesh."""
+    """Devices along each axis of a mesh.
+
+    Attributes:
+      data: Along "data".
+      fsdp: Along "fsdp".
+      tensor: Along "tensor".
+    """
 
     data: int
     fsdp: int

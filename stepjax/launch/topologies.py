@@ -71,10 +71,12 @@ def describe_topology(name: str) -> Topology:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", f"{chip.name}-{math.prod(shape)}")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    # No TPU is opened, so nobody needs to wait for anybody's lock.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     import jax
     from jax.experimental import topologies
 
-    if not jax.config.read("jax_platforms"):
+    if not getattr(jax.config, "jax_platforms"):  # noqa: B009 - made at run time
         # jax would look for a TPU to run on, as the package is there.
         jax.config.update("jax_platforms", "cpu")
     try:

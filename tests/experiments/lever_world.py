@@ -68,7 +68,7 @@ def _collect(params, task_ids, key, temperature, first_slot):
     tasks = jnp.broadcast_to(task_ids[:, None], (count, NUM_STEPS))
     prompt = {"task": tasks.reshape(-1), "step": steps.reshape(-1)}
     slots = jnp.arange(count, dtype=jnp.uint32)[:, None] + first_slot
-    numbers = slots * NUM_STEPS + jnp.arange(NUM_STEPS, dtype=jnp.uint32)
+    numbers = slots * NUM_STEPS + jnp.arange(NUM_STEPS, dtype=jnp.uint32)[None]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers.reshape(-1))
     parts = _sample(params, prompt, keys, temperature=temperature)
     tokens, mask, log_prob = (part.reshape(count, NUM_STEPS, 1) for part in parts)

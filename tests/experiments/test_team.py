@@ -118,7 +118,7 @@ def test_one_folder_for_all(teams, tmp_path):
 
 def test_another_folder_is_named(teams, tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.follower_folder._SECONDS_TO_APPEAR", 0.2)
-    configs = [lever_config(tmp_path / str(t.peers.leads)) for t in teams]
+    configs = [lever_config(tmp_path / str(t.leads)) for t in teams]
     found = together(
         *(
             lambda t=t, c=c: open_run_folder(c, t)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from stepjax.models.qwen_vl.flash import flash_attend
 
-__all__ = ["KINDS", "attend", "chunk_of", "resolve", "visible"]
+__all__ = ["KINDS", "attend", "check_layout", "chunk_of", "resolve", "visible"]
 
 KINDS = ("auto", "plain", "cudnn", "tpu_flash")
 """Names of the implementations."""

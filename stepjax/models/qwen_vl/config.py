@@ -7,19 +7,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from stepjax.models.qwen_vl.dimensions import (
-    ARCHITECTURES,
-    QwenVLConfig,
-    TextConfig,
-    VisionConfig,
-)
+from stepjax.models.qwen_vl.dimensions import ARCHITECTURES as ARCHITECTURES
+from stepjax.models.qwen_vl.dimensions import QwenVLConfig as QwenVLConfig
+from stepjax.models.qwen_vl.dimensions import TextConfig as TextConfig
+from stepjax.models.qwen_vl.dimensions import VisionConfig as VisionConfig
 
 __all__ = [
-    "ARCHITECTURES",
     "PRESETS",
-    "QwenVLConfig",
-    "TextConfig",
-    "VisionConfig",
     "config_from_hf",
     "config_to_hf",
 ]

@@ -45,13 +45,14 @@ from jax.sharding import Mesh
 
 from stepjax.models.qwen_vl import decoder, vision
 from stepjax.models.qwen_vl.attention import resolve
-from stepjax.models.qwen_vl.cache import Cache, init_cache
+from stepjax.models.qwen_vl.cache import Cache as Cache
+from stepjax.models.qwen_vl.cache import init_cache
 from stepjax.models.qwen_vl.dimensions import QwenVLConfig
 from stepjax.models.qwen_vl.parameters import axes_of, boxed_params
 from stepjax.models.qwen_vl.parts import REMAT, Setup
 from stepjax.models.qwen_vl.tables import num_visual
 
-__all__ = ["Cache", "QwenVL", "make_qwen_vl"]
+__all__ = ["QwenVL", "make_qwen_vl"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

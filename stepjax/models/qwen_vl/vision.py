@@ -150,7 +150,12 @@ class VisionBlock(nn.Module):
 
 
 class Merger(nn.Module):
-    """Blocks of patches [B, L, D] to tokens [B, L / merge_size ** 2, embed]."""
+    """Blocks of patches [B, L, D] to tokens [B, L / merge_size ** 2, embed].
+
+    Attributes:
+      config: Dimensions.
+      mode: How it computes.
+    """
 
     config: QwenVLConfig
     mode: Setup

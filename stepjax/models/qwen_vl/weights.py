@@ -68,14 +68,9 @@ def load_params(
       ImportError: If safetensors is not installed.
 
     Example:
-      >>> from stepjax.models.qwen_vl.config import PRESETS
-      >>> from stepjax.models.qwen_vl.tiny import write_tiny_checkpoint
-      >>> import tempfile
-      >>> with tempfile.TemporaryDirectory() as folder:
-      ...     write_tiny_checkpoint(folder, "qwen2_vl")
-      ...     params = load_params(folder)
-      >>> params["embed"]["embedding"].shape
-      (512, 64)
+      A folder from the hub, onto a mesh::
+
+        params = load_params("UI-TARS-7B-DPO", shardings=shardings)
     """
     checkpoint = folder
     if not isinstance(checkpoint, Checkpoint):

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from stepjax.models.qwen_vl.engine import Engine, EngineSizes
+from stepjax.models.qwen_vl.engine import Engine
+from stepjax.models.qwen_vl.engine_sizes import EngineSizes
 from stepjax.models.qwen_vl.generate import generate
 from stepjax.models.qwen_vl.prompt import VLPrompt
 from tests.models.qwen_vl.stand_in import StandIn, prompts
