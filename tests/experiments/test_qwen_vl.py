@@ -247,7 +247,7 @@ def arguments(checkpoint, run_dir, **more):
         "algo.augment-threshold": 1.0,
         "algo.rows-per-update": 8,
         "optim.learning-rate": 1e-3,
-        "mesh.data": 1,
+        "mesh.data": -1,
         "eval.every": 2,
         **more,
     }

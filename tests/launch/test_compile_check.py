@@ -41,7 +41,7 @@ def test_a_folder_is_a_model(tmp_path):
         (["--topology", "v5p:4x4"], "3 dimensions"),
         (["--topology", "v5e:3x5"], "knows no such slice"),
         (["--mesh.fsdp", "3", "--mesh.tensor", "1"], "does not fit"),
-        (["--mesh.fsdp", "2", "--mesh.tensor", "8"], "nearest"),
+        (["--mesh.fsdp", "8", "--mesh.tensor", "8"], "nearest"),
         (["--sample-rows", "7"], "choose 16"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
