@@ -47,6 +47,17 @@ def check(ours, theirs, tolerance=1e-5):
     np.testing.assert_allclose(ours[known], theirs[known], rtol=0, atol=tolerance)
 
 
+def run(*parts, query_segments, key_segments, **options):
+    """`attend` in one compiled program."""
+    attend = functools.partial(attention.attend, **options)
+
+    @jax.jit
+    def compiled(parts, query_segments, key_segments):
+        return attend(*parts, query_segments=query_segments, key_segments=key_segments)
+
+    return compiled(parts, query_segments, key_segments)
+
+
 SEGMENTS = np.array(
     [
         [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2],
@@ -61,13 +72,12 @@ def test_the_rule(kv_heads):
     parts = arrays(2, 11, 4, kv_heads, 8)
     segments = {"query_segments": SEGMENTS, "key_segments": SEGMENTS}
     theirs = by_hand(*parts, SEGMENTS, SEGMENTS, 0)
-    segments = jax.tree.map(jnp.asarray, segments)
-    check(attention.attend(*parts, **segments, offset=0), theirs)
-    check(attention.attend(*parts, **segments, offset=jnp.int32(0)), theirs)
-    check(attention.attend(*parts, **segments, offset=0, layout=LAYOUT), theirs)
+    check(run(*parts, **segments, offset=0), theirs)
+    check(run(*parts, **segments, offset=jnp.int32(0)), theirs)
+    check(run(*parts, **segments, offset=0, layout=LAYOUT), theirs)
     # Without an order, prompts see both ways.
     theirs = by_hand(*parts, SEGMENTS, SEGMENTS, None)
-    check(attention.attend(*parts, **segments), theirs)
+    check(run(*parts, **segments), theirs)
 
 
 def test_queries_that_start_later():
@@ -78,7 +88,7 @@ def test_queries_that_start_later():
         "key_segments": jnp.asarray(SEGMENTS),
     }
     for offset in (5, jnp.int32(5), jnp.array([5, 5])):
-        check(attention.attend(*parts, **segments, offset=offset), theirs)
+        check(run(*parts, **segments, offset=offset), theirs)
 
 
 def test_chunks_change_nothing(monkeypatch):
@@ -95,7 +105,10 @@ def test_chunks_change_nothing(monkeypatch):
         real = (segments >= 0)[:, :, None, None]
         return jnp.sum(jnp.where(real, out, 0.0) ** 2), out
 
-    grad = jax.grad(total, argnums=(0, 1, 2), has_aux=True)
+    def grad(*parts, **options):
+        some = functools.partial(total, **options)
+        return jax.jit(jax.grad(some, argnums=(0, 1, 2), has_aux=True))(*parts)
+
     first, out = grad(*parts, offset=0)
     check(out, theirs)
     for options in ({"offset": jnp.int32(0)}, {"offset": 0, "layout": LAYOUT}):
