@@ -126,7 +126,9 @@ def test_killed_and_gone_on_with_on_another_mesh(start, tmp_path, killed):
     said = survivor.communicate(timeout=TIMEOUT)[1]
     assert time.monotonic() - began < SOON
     assert survivor.returncode == 1, said[-3000:]
-    assert f"process {killed} (" in said and "is gone" in said
+    assert f"process {killed} (" in said
+    # On a busy machine the dead may be slow to close their connections.
+    assert "is gone" in said or "says nothing any more" in said
     assert "same command" in said and "Traceback" not in said
     finish(levers(start, folder, 2, "data=4", "fsdp=2"))
     same_numbers(folder, tmp_path / "one", 1e-4)
