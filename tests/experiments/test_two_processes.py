@@ -46,7 +46,9 @@ def start(repository_root, tmp_path):
     for process in processes:
         if process.poll() is None:
             process.kill()
-            process.communicate()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
 
 
 def free_port() -> int:
