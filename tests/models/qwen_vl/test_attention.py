@@ -12,6 +12,17 @@ from stepjax.models.qwen_vl import attention
 from stepjax.models.qwen_vl.flash import flash_attend
 
 
+@pytest.fixture
+def quick_compiles():
+    """Programs that run once: compiling them well costs more than it saves."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+QUICK = pytest.mark.usefixtures("quick_compiles")
+
+
 def arrays(rows, length, heads, kv_heads, width, keys=None, dtype=jnp.float32):
     rng = np.random.default_rng(0)
     sizes = [(length, heads), (keys or length, kv_heads), (keys or length, kv_heads)]
@@ -67,6 +78,7 @@ SEGMENTS = np.array(
 LAYOUT = (5, 3)
 
 
+@QUICK
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_the_rule(kv_heads):
     parts = arrays(2, 11, 4, kv_heads, 8)
@@ -80,6 +92,7 @@ def test_the_rule(kv_heads):
     check(run(*parts, **segments), theirs)
 
 
+@QUICK
 def test_queries_that_start_later():
     parts = arrays(2, 3, 4, 2, 8, keys=11)
     theirs = by_hand(*parts, SEGMENTS[:, 5:8], SEGMENTS, 5)
@@ -91,6 +104,7 @@ def test_queries_that_start_later():
         check(run(*parts, **segments, offset=offset), theirs)
 
 
+@QUICK
 def test_chunks_change_nothing(monkeypatch):
     parts = arrays(2, 11, 4, 2, 8)
     theirs = by_hand(*parts, SEGMENTS, SEGMENTS, 0)
@@ -125,6 +139,7 @@ def test_chunks_are_few_and_whole():
         assert 512 <= chunk < length and -(-length // chunk) <= 16
 
 
+@QUICK
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "ordered"), [((160, 0), True), ((160, 0), False), ((100, 20), True)]
