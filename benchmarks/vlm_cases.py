@@ -142,7 +142,7 @@ def time_torch(case: Case) -> float:
     torch's own.
     """
     import torch
-    import transformers
+    import transformers  # pyright: ignore[reportMissingImports]
 
     name = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}[case.config.architecture]
     device = "cuda" if torch.cuda.is_available() else "cpu"
