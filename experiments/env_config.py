@@ -5,10 +5,13 @@ from pathlib import Path
 
 from experiments.setting_checks import at_least, one_of
 
-__all__ = ["BACKENDS", "EnvConfig"]
+__all__ = ["BACKENDS", "PHONES", "EnvConfig"]
 
 BACKENDS = ("sim", "miniwob", "desktop", "vm", "miniwob-mobile", "androidworld")
 """Environment backends that `experiments.backends` can open."""
+
+PHONES = ("miniwob-mobile", "androidworld")
+"""Those of them that act on a phone's screen."""
 
 _LEAST_WIDTH, _LEAST_HEIGHT = 320, 200  # pixels of a screen that windows fit on
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import EnvConfig, PolicyConfig
+from experiments.env_config import PHONES
 from experiments.errors import as_usage_error
 from experiments.model_policy import ModelPolicy
 from stepjax.models.qwen_vl.policy import make_qwen_vl_policy
@@ -48,7 +49,8 @@ def make_model_policy(policy: PolicyConfig, env: EnvConfig) -> ModelPolicy:
         screen = SIM_SCREEN
         if env.backend != "sim":
             screen = (env.screen_width, env.screen_height)
-        codec = _RunCodec(**vars(_codec(policy, folder, screen)))
+        mobile = env.backend in PHONES
+        codec = _RunCodec(**vars(_codec(policy, folder, screen, mobile)))
         model = make_qwen_vl(config, dtype=policy.dtype, remat=policy.remat)
         stops = codec.prompts.tokenizer.end_ids
         base = make_qwen_vl_policy(
@@ -87,10 +89,12 @@ class _RunCodec(VLCodec):
             ) from error
 
 
-def _codec(policy: PolicyConfig, folder: Path, screen: tuple[int, int]) -> VLCodec:
+def _codec(
+    policy: PolicyConfig, folder: Path, screen: tuple[int, int], mobile: bool
+) -> VLCodec:
     from stepjax.rollout.vl_codec import vl_codec_for
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"mobile": mobile}
     if policy.wording is not None:
         options["wording"] = policy.wording.expanduser().read_text(encoding="utf-8")
         options["system"] = ""

@@ -1,7 +1,8 @@
 """Between the host's objects and a vision-language policy's arrays, both ways.
 
-The tokens of an action are those of a response in the action language of UI-TARS. A
-response ends with a token of `Tokenizer.end_ids`; what follows is ignored.
+The tokens of an action are those of a response in the action language of UI-TARS, the
+computer's or the phone's. A response ends with a token of `Tokenizer.end_ids`; what
+follows is ignored.
 """
 
 import dataclasses
@@ -14,10 +15,14 @@ import numpy as np
 from stepjax.envs.actions import Action, ActionKind
 from stepjax.envs.base import Observation
 from stepjax.envs.grammars.ui_tars import format_ui_tars, parse_ui_tars
+from stepjax.envs.grammars.ui_tars_mobile import (
+    format_ui_tars_mobile,
+    parse_ui_tars_mobile,
+)
 from stepjax.models.qwen_vl.images import read_image_settings
 from stepjax.models.qwen_vl.prompt import VLPrompt
 from stepjax.models.qwen_vl.tokens import STRUCTURE, load_tokenizer
-from stepjax.models.qwen_vl.ui_tars_prompt import Turn, UITarsPrompts
+from stepjax.models.qwen_vl.ui_tars_prompt import MOBILE_WORDING, Turn, UITarsPrompts
 from stepjax.models.qwen_vl.weights import read_config
 
 __all__ = ["VLCodec", "vl_codec_for"]
@@ -35,6 +40,7 @@ class VLCodec:
       prompts: Makes the prompts, and knows tokens and coordinates.
       num_tokens: A, most tokens of a response, its end included.
       prefix: What `encode_action` writes before an action.
+      mobile: Whether responses are in the language of a phone.
 
     Raises:
       ValueError: If `num_tokens` is too small.
@@ -43,6 +49,7 @@ class VLCodec:
     prompts: UITarsPrompts
     num_tokens: int = 128
     prefix: str = "Action: "
+    mobile: bool = False
 
     def __post_init__(self):
         """Check the size."""
@@ -78,7 +85,8 @@ class VLCodec:
         if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
             return Action(kind=ActionKind.INVALID, text="expected whole numbers")
         right, bottom = self.prompts.coordinates
-        return parse_ui_tars(self.response_text(array), width=right, height=bottom)
+        parse = parse_ui_tars_mobile if self.mobile else parse_ui_tars
+        return parse(self.response_text(array), width=right, height=bottom)
 
     def encode_action(
         self, action: Action, observation: Observation, context: Any
@@ -97,10 +105,9 @@ class VLCodec:
         del context
         right, bottom = self.prompts.coordinates
         tokenizer = self.prompts.tokenizer
+        write = format_ui_tars_mobile if self.mobile else format_ui_tars
         try:
-            text = format_ui_tars(
-                _placed(action, observation), width=right, height=bottom
-            )
+            text = write(_placed(action, observation), width=right, height=bottom)
             ids = tokenizer.encode(self.prefix + text)
         except ValueError:
             return None
@@ -148,6 +155,7 @@ def vl_codec_for(
     length: int | None = None,
     max_pixels: int | None = None,
     prefix: str = "Action: ",
+    mobile: bool = False,
     **options: Any,
 ) -> VLCodec:
     """The codec of a Hugging Face folder for screens of one size.
@@ -161,6 +169,8 @@ def vl_codec_for(
         the longest responses.
       max_pixels: Most pixels of a picture; None for what the folder says.
       prefix: What `encode_action` writes before an action.
+      mobile: Whether the screens are a phone's; its language, and by default its
+        wording.
       **options: Further fields of `UITarsPrompts`.
 
     Returns:
@@ -176,6 +186,8 @@ def vl_codec_for(
         settings = dataclasses.replace(
             settings, max_pixels=max_pixels, min_pixels=least
         )
+    if mobile:
+        options = {"wording": MOBILE_WORDING} | options
     tall, wide = settings.size_of(height, width)
     prompts = UITarsPrompts(
         config=read_config(folder),
@@ -187,7 +199,7 @@ def vl_codec_for(
     )
     if length is None:
         prompts = dataclasses.replace(prompts, length=_length_for(prompts, num_tokens))
-    return VLCodec(prompts=prompts, num_tokens=num_tokens, prefix=prefix)
+    return VLCodec(prompts=prompts, num_tokens=num_tokens, prefix=prefix, mobile=mobile)
 
 
 def _length_for(prompts: UITarsPrompts, num_tokens: int) -> int:

@@ -21,7 +21,7 @@ from stepjax.models.qwen_vl.prompt import VLPrompt, make_prompt
 from stepjax.models.qwen_vl.tables import rope_positions
 from stepjax.models.qwen_vl.tokens import Tokenizer, check_tokenizer
 
-__all__ = ["SHORT_WORDING", "WORDING", "Turn", "UITarsPrompts"]
+__all__ = ["MOBILE_WORDING", "SHORT_WORDING", "WORDING", "Turn", "UITarsPrompts"]
 
 WORDING = """\
 You operate a computer for someone. Each time you are shown its screen; answer with the
@@ -43,6 +43,28 @@ call_user()
 
 Task: {instruction}"""
 """What can be done, and the task, for a model that was not trained on other words."""
+
+MOBILE_WORDING = """\
+You operate a phone for someone. Each time you are shown its screen; answer with the one
+thing to do next. You may think first. Answer in this form:
+Thought: why, in a sentence or two
+Action: one of the actions below
+
+Actions, where x and y count {unit}:
+click(point='<point>x y</point>')
+long_press(point='<point>x y</point>')
+type(content='text; \\n at the end presses enter')
+scroll(point='<point>x y</point>', direction='down')
+drag(start_point='<point>x y</point>', end_point='<point>x y</point>')
+open_app(app_name='name')
+press_home()
+press_back()
+wait()
+finished(content='the answer, if one was asked for')
+call_user()
+
+Task: {instruction}"""
+"""The same for a phone."""
 
 SHORT_WORDING = "{instruction}"
 """The task alone, for small models that learn the rest."""

@@ -18,7 +18,9 @@ from stepjax.models.qwen_vl.prompt import (  # noqa: E402
 )
 from stepjax.models.qwen_vl.tokens import STRUCTURE  # noqa: E402
 from stepjax.models.qwen_vl.ui_tars_prompt import (  # noqa: E402
+    MOBILE_WORDING,
     SHORT_WORDING,
+    WORDING,
     Turn,
     UITarsPrompts,
 )
@@ -141,6 +143,55 @@ def test_actions_become_tokens_and_come_back(codec, action):
     meant = codec.tokens_meant(tokens)
     assert meant[: meant.sum()].all()
     assert tokens[meant.sum() - 1] == codec.prompts.tokenizer.id_of("<|im_end|>")
+
+
+@pytest.fixture(scope="module")
+def phone(tmp_path_factory) -> VLCodec:
+    folder = tmp_path_factory.mktemp("phone")
+    make_tiny_checkpoint(folder, "qwen2_5_vl")
+    return vl_codec_for(folder, height=100, width=60, num_tokens=64, mobile=True)
+
+
+TYPED = Action(kind=ActionKind.TYPE, text="ann")
+PHONE_ACTIONS = [
+    Action(kind=ActionKind.CLICK, x=0.25, y=0.5),
+    Action(kind=ActionKind.LONG_PRESS, x=0.0, y=1.0),
+    Action(kind=ActionKind.SEQUENCE, parts=(TYPED, Action(kind=ActionKind.ENTER))),
+    Action(kind=ActionKind.SCROLL_DOWN, x=0.5, y=0.5),
+    Action(kind=ActionKind.DRAG, x=0.5, y=0.5, to_x=0.0, to_y=1.0),
+    *(Action(kind=ActionKind[name]) for name in ("ENTER", "HOME", "BACK", "FAIL")),
+    Action(kind=ActionKind.OPEN_APP, text="Clock"),
+    Action(kind=ActionKind.DONE, text="7"),
+    TYPED,
+]
+
+
+@pytest.mark.parametrize("action", PHONE_ACTIONS, ids=lambda one: one.kind.name)
+def test_a_phone_has_its_own_language(phone, action):
+    screen = Observation(instruction="Go")
+    tokens = phone.encode_action(action, screen, None)
+    back = phone.decode(tokens, screen, None)
+    for name, edge in (("x", 56), ("y", 112), ("to_x", 56), ("to_y", 112)):
+        wanted, found = getattr(action, name), getattr(back, name)
+        assert wanted is None or abs(wanted - found) <= 0.5 / edge + 1e-9
+    places = {"x": None, "y": None, "to_x": None, "to_y": None}
+    assert dataclasses.replace(back, **places) == dataclasses.replace(action, **places)
+
+
+def test_a_phone_is_told_of_its_actions_and_knows_no_others(phone, codec):
+    assert phone.prompts.wording == MOBILE_WORDING != WORDING
+    for name in ("long_press", "open_app", "press_home", "press_back", "drag"):
+        assert name in MOBILE_WORDING
+    assert "hotkey" not in MOBILE_WORDING and "right_single" not in MOBILE_WORDING
+    screen = Observation(instruction="Go", screenshot=SCREEN)
+    told = np.asarray(phone.encode(screen, ())[0].tokens)
+    text = phone.prompts.tokenizer.decode(told)
+    assert "You operate a phone" in text and "up to 56" in text
+    desktop_only = Action(kind=ActionKind.PRESS, keys=("ctrl", "s"))
+    assert phone.encode_action(desktop_only, screen, None) is None
+    tokens = codec.encode_action(desktop_only, screen, None)
+    assert phone.decode(tokens, screen, None).text == "no action of a phone"
+    assert not codec.mobile and "mobile=True" in repr(phone)
 
 
 def test_coordinates_are_thousandths_or_pixels_of_the_resized_picture(codec):
