@@ -68,7 +68,7 @@ def _success(run: Run, folder: Path) -> Path:
         x="trajectories collected",
         y="success (% of tasks)",
     )
-    axes.legend(loc="lower right", ncols=2, fontsize=9, frameon=False)
+    axes.legend(loc="best", ncols=2, fontsize=9, frameon=False)
     return style.save(figure, folder / "success.png")
 
 
@@ -88,7 +88,7 @@ def _above_60(run: Run, folder: Path) -> Path:
         x="trajectories collected",
         y="tasks (count)",
     )
-    axes.legend(loc="lower right", fontsize=9, frameon=False)
+    axes.legend(loc="best", fontsize=9, frameon=False)
     return style.save(figure, folder / "above_60.png")
 
 

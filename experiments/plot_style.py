@@ -76,7 +76,7 @@ def tidy(axes: Axes, *, title: str, x: str, y: str, grid: bool = True) -> None:
         axes.set_ylabel(y)
         locator = axes.xaxis.get_major_locator()
         if isinstance(locator, MaxNLocator):
-            locator.set_params(nbins=6)
+            locator.set_params(nbins=6, integer=x == "round")
         if grid:
             axes.grid(visible=True, axis="y")
 

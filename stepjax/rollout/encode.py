@@ -312,7 +312,8 @@ def describe_action(action: Action, observation: Observation) -> str:
     target = _target(action, observation)
     if target is not None:
         into = "into " if action.kind == ActionKind.TYPE else ""
-        parts.append(f"{into}{target.role.replace('_', ' ')} {target.label!r}")
+        name = target.label or target.value  # a list may show its choice alone
+        parts.append(into + target.role.replace("_", " ") + f" {name!r}" * bool(name))
     elif action.x is not None and action.y is not None:
         parts.append(f"at ({action.x:.2f}, {action.y:.2f})")
     return " ".join(parts)

@@ -160,5 +160,11 @@ def test_remembering_and_describing():
     assert describe_action(typed, SCREEN) == "type \"Ann\" into text field 'Name'"
     click = Action(kind=ActionKind.CLICK, x=0.5, y=0.25)
     assert describe_action(click, SCREEN) == "click at (0.50, 0.25)"
+    menu = Widget(role="menu", label="", value="Spain")
+    bare = Widget(role="other", label="")
+    seen = Observation(instruction="", widgets=(menu, bare))
+    choose, tap = (Action(kind=ActionKind.CLICK, widget=index) for index in (0, 1))
+    assert describe_action(choose, seen) == "click menu 'Spain'"
+    assert describe_action(tap, seen) == "click other"
     invalid = Action(kind=ActionKind.INVALID, text="no")
     assert remember(invalid, SCREEN) == PastAction(ActionKind.INVALID, "", "")
