@@ -158,6 +158,9 @@ class AlgoConfig:
 _AUGMENTING = ("step", "step_no_sampling", "step_balanced")
 
 
+_MOMENTS = ("float32", "bfloat16")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """AdamW."""
@@ -177,9 +180,14 @@ class OptimizerConfig:
     b2: float = 0.999
     """Decay of the second moment, per update."""
 
+    moments_dtype: str = "float32"
+    """Type that both moments are kept in: float32 (eight bytes a parameter) or bfloat16
+    (four, rounded up or down at random)."""
+
     def __post_init__(self):
         """Check the fields."""
         positive("optim.learning_rate", self.learning_rate)
+        one_of("optim.moments_dtype", self.moments_dtype, _MOMENTS)
         between("optim.weight_decay", self.weight_decay, 0.0, math.inf)
         positive("optim.max_grad_norm", self.max_grad_norm)
         for name in ("b1", "b2"):
@@ -311,10 +319,10 @@ class ExperimentConfig:
 
     def _check_model(self) -> None:
         """What the policy qwen-vl can not do."""
-        if self.env.backend in ("miniwob", "miniwob-mobile"):
+        if self.env.backend == "miniwob":
             raise ValueError(
-                "policy qwen-vl sees screenshots, which env.backend "
-                f"{self.env.backend} does not give; choose sim, desktop or vm."
+                "policy qwen-vl sees screenshots, which env.backend miniwob does not "
+                "give; choose sim, desktop, vm, miniwob-mobile or androidworld."
             )
         if self.algo.entropy_coef > 0.0:
             raise ValueError(
