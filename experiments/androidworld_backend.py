@@ -1,8 +1,6 @@
 """AndroidWorld's servers as a backend: your emulators, AndroidWorld's verdicts."""
 
 import contextlib
-import json
-from pathlib import Path
 
 from experiments.config import EnvConfig, ExperimentConfig
 from experiments.desktop_backend import (
@@ -12,6 +10,7 @@ from experiments.desktop_backend import (
     screen_backend,
 )
 from experiments.errors import UsageError
+from experiments.mobile_backend import task_names
 from stepjax.models.policy import Policy
 from stepjax.rollout.frames import touch_frame_of
 
@@ -34,13 +33,14 @@ def open_androidworld(
 
     env = config.env
     urls = _urls(env)
-    only = _task_names(env.task_list)
+    only = task_names(env.task_list)
     with contextlib.ExitStack() as opened:
         fleet = androidworld.AndroidWorldFleet(
             urls,
             budget_of=androidworld.step_budget,
             settings=androidworld.AndroidWorldSettings(
                 family=env.family,
+                suite_seed=env.suite_seed,
                 max_steps=env.max_steps,
                 screen=(env.screen_width, env.screen_height),
             ),
@@ -93,22 +93,3 @@ def _hint(message: str) -> str:
     if " of the settings;" in message:
         return f"{message} See --env.screen-width and --env.screen-height."
     return message
-
-
-def _task_names(file: Path | None) -> list[str] | None:
-    """Names of the tasks to use, from a JSON file {application: [name, ...]}."""
-    if file is None:
-        return None
-    try:
-        data = json.loads(file.expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"env.task_list {file} cannot be read: {error}") from error
-    rows = list(data.values()) if isinstance(data, dict) else None
-    if not rows or not all(isinstance(row, list) for row in rows):
-        raise ValueError(
-            f"env.task_list {file} must hold {{application: [task, ...]}} as JSON."
-        )
-    names = [name for row in rows for name in row]
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"env.task_list {file} must name tasks, got {names!r:.80}.")
-    return names

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from experiments.setting_checks import at_least, one_of
+from experiments.setting_checks import at_least, between, one_of
 
 __all__ = ["BACKENDS", "PHONES", "EnvConfig"]
 
@@ -36,7 +36,7 @@ class EnvConfig:
 
     task_list: Path | None = None
     """JSON file {domain: [id, ...]} of the tasks in it to use, or of AndroidWorld's
-    tasks by name. None: all."""
+    tasks or miniwob-mobile's pages by name. None: all."""
 
     cache: Path | None = None
     """Folder with the files that those tasks download. None: tasks that need one
@@ -56,6 +56,10 @@ class EnvConfig:
 
     family: str = "android_world"
     """Tasks by AndroidWorld's name for their group (androidworld only)."""
+
+    suite_seed: int | None = None
+    """Seed of every task's parameters, 30 in AndroidWorld's own runs (androidworld
+    only). None: each episode has its own."""
 
     serials: str | None = None
     """The servers' phones as adb lists them, with commas between, for quick screenshots
@@ -90,12 +94,14 @@ class EnvConfig:
         self._check_tasks()
 
     def _check_tasks(self) -> None:
-        named = self.backend == "androidworld"  # its servers have the tasks
+        named = self.backend in PHONES  # they have the tasks themselves
         if self.task_list is not None and self.tasks is None and not named:
             raise ValueError(
                 f"env.task_list {self.task_list} names tasks of a folder; give the "
                 "folder as env.tasks."
             )
+        if self.suite_seed is not None:
+            between("env.suite_seed", self.suite_seed, 0, 2**32 - 1)
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise ValueError(
                 "env.url must be an address such as http://host:5000, got "

@@ -106,7 +106,7 @@ def test_lists_of_tasks(phone, tmp_path):
 
     def listed(text: str) -> ExperimentConfig:
         file.write_text(text)
-        return config_of(phone.url, tasks=tmp_path, task_list=file)
+        return config_of(phone.url, task_list=file)
 
     assert "task NoSuch is unknown" in refusal(listed('{"x": ["NoSuch"]}'))
     for text in ("[]", "{}", '{"x": 3}', '{"x": []}', '{"x": [3]}', "{", "[" * 99999):
@@ -117,6 +117,18 @@ def test_lists_of_tasks(phone, tmp_path):
     backend.close()
     file.unlink()
     assert "cannot be read" in refusal(config)
+
+
+def test_one_seed_for_the_whole_suite(phone):
+    backend = open_androidworld(
+        config_of(phone.url, suite_seed=30),
+        done_policy(),  # pyright: ignore
+        None,
+    )
+    frames = backend.replay(4, 7, np.array([[7, 0, 0, 0]], np.int32))
+    assert frames[0].instruction == "SystemBluetoothTurnOn number 30000."
+    backend.close()
+    assert phone.left == []
 
 
 def test_the_lock_is_given_back(phone):

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.cli import parse
 from experiments.compare_args import parse_plan
-from experiments.config import EnvConfig, ExperimentConfig
+from experiments.config import EnvConfig, ExperimentConfig, PolicyConfig
 from experiments.episodes import draw_step, is_tall
 from experiments.errors import UsageError
 from experiments.presets import MOBILE_PRESETS
@@ -41,13 +41,9 @@ def test_a_comparison_of_methods_on_phones():
     assert parse_plan([]).base.env.backend == "sim"
 
 
-def test_a_model_needs_pictures():
-    with pytest.raises(UsageError, match="miniwob-mobile does not give"):
-        parsed("--policy", "qwen-vl", "--policy.checkpoint", "folder")
-
-
-def test_servers_name_their_own_tasks(tmp_path):
-    assert EnvConfig(backend="androidworld", task_list=tmp_path).tasks is None
+def test_phones_name_their_own_tasks(tmp_path):
+    for backend in ("androidworld", "miniwob-mobile"):
+        assert EnvConfig(backend=backend, task_list=tmp_path).tasks is None
     with pytest.raises(ValueError, match="give the folder as env.tasks"):
         EnvConfig(backend="desktop", task_list=tmp_path)
 
@@ -68,6 +64,107 @@ def test_what_cannot_be_opened_is_a_line(env, reason):
     config = ExperimentConfig(env=env)
     with pytest.raises(UsageError, match=reason):
         open_backend(config, make_policy(config.policy, env.backend))
+
+
+def test_settings_of_a_suite():
+    _, config = parsed("paper", "--env.suite-seed", "30", "--env.url", "http://a:1")
+    assert config.env.suite_seed == 30
+    for wrong in ("-1", "4294967296", "x"):
+        with pytest.raises(UsageError, match="suite.seed"):
+            parsed("--env.suite-seed", wrong)
+
+
+@pytest.fixture
+def pages():
+    from tests.envs.mobile.conftest import MISSING
+
+    if MISSING:
+        pytest.skip(MISSING)
+
+
+def small_phone(**more):
+    return EnvConfig(
+        backend="miniwob-mobile", screen_width=360, screen_height=780,
+        device_scale=1.0, max_steps=2, num_envs=2, **more,
+    )  # fmt: skip
+
+
+def opened(policy=None, **env):
+    from experiments.backends import make_policy, open_backend
+
+    config = ExperimentConfig(
+        env=small_phone(**env),
+        policy=policy or PolicyConfig(),
+    )
+    return open_backend(
+        config, make_policy(config.policy, "miniwob-mobile", config.env)
+    )
+
+
+def test_lists_of_pages(pages, tmp_path):
+    file = tmp_path / "pages.json"
+
+    def refusal(text):
+        file.write_text(text)
+        with pytest.raises(UsageError) as error:
+            opened(task_list=file)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert f"env.task_list {file}: 'click-tset' is no page" in refusal(
+        '{"click": ["click-tset"]}'
+    )
+    assert "name at least one page to train on" in refusal('{"a": ["drag-box"]}')
+    assert "cannot be read" in refusal("{")
+    file.write_text('{"click": ["click-test", "drag-box"]}')
+    backend = opened(task_list=file)
+    assert backend.tasks.names == ("click-test", "drag-box")
+    backend.close()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_model_sees_the_screen_and_touches_it(pages, tmp_path):
+    """Prompts hold the phone's picture; what the model says becomes a touch."""
+    pytest.importorskip("safetensors", reason="needs the extra vlm")
+    pytest.importorskip("tokenizers", reason="needs the extra vlm")
+    import jax
+
+    from experiments.backends import make_policy
+    from tests.models.qwen_vl.tiny import make_tiny_checkpoint
+
+    make_tiny_checkpoint(tmp_path, "qwen2_5_vl")
+    (tmp_path / "wording.txt").write_text("{instruction}")
+    policy = PolicyConfig(
+        name="qwen-vl",
+        checkpoint=tmp_path,
+        wording=tmp_path / "wording.txt",
+        max_pixels=28 * 28 * 24,
+        max_new_tokens=24,
+        prompt_tokens=192,
+        past_responses=1,
+        slots=2,
+        dtype="float32",
+        remat="none",
+    )
+    backend = opened(policy)
+    try:
+        (click,) = np.flatnonzero(np.array(backend.tasks.names) == "click-test")
+        ids, seeds = np.array([click, click], np.int32), np.array([1, 2], np.uint32)
+        codec = backend._codec
+        assert codec.mobile
+        params = make_policy(policy, "miniwob-mobile", small_phone()).load()
+        found = backend.collect(params, ids, seeds, jax.random.key(0), temperature=1.0)
+        assert found.valid.all()
+        pictures = np.asarray(found.prompt.images)[:, 0, 0]  # [M, H, W, 3]
+        assert (pictures[:, :8] < 80).any(), "the status bar is dark"
+        assert (pictures > 250).mean() > 0.3, "the page is white"
+        place = codec.encode_action(Action(kind=ActionKind.HOME), SEEN, None)
+        frames = backend.replay(int(click), 1, place[None])
+        assert frames[0].image.shape == (780, 360, 3) and frames[0].action == "home"
+        assert len(np.unique(frames[1].image[200:400].reshape(-1, 3), axis=0)) > 50
+    finally:
+        backend.close()
 
 
 def touch(kind, **fields):

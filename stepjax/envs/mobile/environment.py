@@ -1,11 +1,10 @@
 """Phones in one browser: a tab each, real touches, MiniWoB++ pages as the app."""
 
 import base64
-import contextlib
-import io
+import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +16,9 @@ from stepjax.envs.miniwob.environment import MAX_WIDGETS, page_observation
 from stepjax.envs.miniwob.pages import ORIGIN, PageFolder, find_pages
 from stepjax.envs.mobile import programs
 from stepjax.envs.mobile.programs import Program
-from stepjax.envs.mobile.screen import PhoneScreen
+from stepjax.envs.mobile.running import run_programs
+from stepjax.envs.mobile.screen import PhoneScreen, read_picture
 from stepjax.envs.mobile.tasks import step_budget
-from stepjax.envs.vector import SlotError
 
 __all__ = ["MobileVector", "make_mobile_environment"]
 
@@ -37,6 +36,7 @@ def make_mobile_environment(
     screen: PhoneScreen | None = None,
     max_steps: int = 30,
     from_launcher: bool = False,
+    pictures: bool = False,
     timeout: float = 30.0,
 ) -> "MobileVector":
     """Phones in a Chromium found by `find_chromium`.
@@ -47,6 +47,7 @@ def make_mobile_environment(
       screen: Their screens; None for 1080 x 2400 at scale 3.
       max_steps: Actions after which an episode is cut, if its task's budget is larger.
       from_launcher: Whether episodes begin on the launcher, not in the app.
+      pictures: Whether observations hold screenshots, for who sees nothing else.
       timeout: Deadline of one call to the browser, in seconds.
 
     Raises:
@@ -60,6 +61,7 @@ def make_mobile_environment(
         screen=screen,
         max_steps=max_steps,
         from_launcher=from_launcher,
+        pictures=pictures,
         timeout=timeout,
     )
 
@@ -87,6 +89,7 @@ class MobileVector:
         screen: PhoneScreen | None = None,
         max_steps: int = 30,
         from_launcher: bool = False,
+        pictures: bool = False,
         timeout: float = 30.0,
     ):
         """Start the browser and its phones; see `make_mobile_environment`."""
@@ -98,6 +101,7 @@ class MobileVector:
         self.num_slots, self.max_steps = num_slots, max_steps
         self.screen = screen or PhoneScreen()
         self._first_screen = "" if from_launcher else programs.APP
+        self._pictures = pictures
         self._budgets = [max_steps] * num_slots
         self._steps = [0] * num_slots
         self._rewards = [0.0] * num_slots
@@ -133,8 +137,8 @@ class MobileVector:
             self._budgets[slot] = min(self.max_steps, step_budget(task.name))
             start = programs.call("start", task.name, int(seed), self._first_screen)
             running[slot] = programs.read([start])
-        replies = self._run(running)
-        return [page_observation(replies[slot][2]) for slot in slots]
+        replies = run_programs(self._tools, running, self._sessions, self._phones)
+        return self._seen(slots, replies)
 
     def step_many(
         self, slots: Sequence[int], actions: Sequence[Action]
@@ -149,10 +153,11 @@ class MobileVector:
         for slot, action in zip(slots, actions, strict=True):
             self._steps[self._check(slot)] += 1
             running[slot] = programs.program(action, self.screen)
-        replies = self._run(running)
+        replies = run_programs(self._tools, running, self._sessions, self._phones)
+        screens = self._seen(slots, replies)
         return [
-            self._result(slot, action, *replies[slot])
-            for slot, action in zip(slots, actions, strict=True)
+            self._result(slot, action, replies[slot], screen)
+            for slot, action, screen in zip(slots, actions, screens, strict=True)
         ]
 
     def evaluate_many(self, slots: Sequence[int]) -> list[float]:
@@ -166,23 +171,7 @@ class MobileVector:
           ImportError: If Pillow is not installed.
           BrowserError: If the browser fails, or shows a screen of another size.
         """
-        from PIL import Image  # pyright: ignore[reportMissingImports] # optional
-
-        session = self._sessions[self._check(slot)]
-        options = {"format": "png", "optimizeForSpeed": True}
-        shot = (session, "Page.captureScreenshot", options)
-        (reply,) = self._tools.gather([shot])
-        with Image.open(io.BytesIO(base64.b64decode(reply["data"]))) as picture:
-            pixels = np.asarray(picture.convert("RGB"), dtype=np.uint8)
-        width, height = (
-            round(side * self.screen.scale) for side in self.screen.css_size
-        )
-        if pixels.shape[:2] != (height, width):
-            raise BrowserError(
-                f"the phone's screen is {pixels.shape[1]} x {pixels.shape[0]} pixels, "
-                f"must be {width} x {height}."
-            )
-        return pixels
+        return self._screens([self._check(slot)])[0]
 
     def kill(self) -> None:
         """End the browser at once; a call under way raises. Safe from any thread."""
@@ -202,14 +191,38 @@ class MobileVector:
             raise ValueError(f"slot {slot} is outside [0, {self.num_slots}).")
         return slot
 
+    def _seen(
+        self, slots: Sequence[int], replies: dict[int, list[Any]]
+    ) -> list[Observation]:
+        """Observations of `slots` from the last words of their programs."""
+        found = [page_observation(replies[slot][2]) for slot in slots]
+        if not self._pictures:
+            return found
+        return [
+            dataclasses.replace(one, screenshot=screen)
+            for one, screen in zip(found, self._screens(slots), strict=True)
+        ]
+
+    def _screens(self, slots: Sequence[int]) -> list[np.ndarray]:
+        """Screens of several phones, taken at a time."""
+        options = {"format": "png", "optimizeForSpeed": True}
+        shots: list[Command] = [
+            (self._sessions[slot], "Page.captureScreenshot", options) for slot in slots
+        ]
+        size = tuple(round(side * self.screen.scale) for side in self.screen.css_size)
+        return [
+            read_picture(reply["data"], *size) for reply in self._tools.gather(shots)
+        ]
+
     def _result(
-        self, slot: int, action: Action, done: int, raw: float, seen: str
+        self, slot: int, action: Action, reply: Sequence[Any], screen: Observation
     ) -> StepResult:
+        done, raw, _ = reply
         self._rewards[slot] = float(done == 1 and raw >= 1)
         last = action.parts[-1] if action.parts else action
         terminated = done == 1 or last.kind in _END_KINDS
         return StepResult(
-            observation=page_observation(seen),
+            observation=screen,
             terminated=terminated,
             truncated=not terminated and self._steps[slot] >= self._budgets[slot],
         )
@@ -261,55 +274,3 @@ class MobileVector:
         }  # fmt: skip
         session = self._tools.event_session
         self._tools.send("Fetch.fulfillRequest", answer, session=session)
-
-    def _run(self, running: dict[int, Program]) -> dict[int, list[Any]]:
-        """What each slot's program comes to; their commands go out together.
-
-        Raises:
-          SlotError: If a page failed.
-        """
-        replies: dict[int, list[Any]] = {}
-        failed: dict[int, str] = {}
-        asked: dict[int, list[Any]] = {slot: [] for slot in running}
-        with contextlib.ExitStack() as stack:
-            for program in running.values():
-                stack.callback(program.close)
-            while asked:
-                asked = self._advance(running, asked, replies, failed)
-        for slot, (done, reason, _) in replies.items():
-            if done < 0:
-                failed[slot] = str(reason)
-        if failed:
-            text = "; ".join(f"slot {slot}: {why}" for slot, why in failed.items())
-            raise SlotError(list(failed), text)
-        return replies
-
-    def _advance(
-        self,
-        running: dict[int, Program],
-        asked: dict[int, list[Any]],
-        replies: dict[int, list[Any]],
-        failed: dict[int, str],
-    ) -> dict[int, list[Any]]:
-        """Answers to the next commands of every program that goes on."""
-        commands: list[Command] = []
-        counts: dict[int, int] = {}
-        for slot, answers in asked.items():
-            try:
-                wanted = running[slot].send(answers or cast(Any, None))
-            except StopIteration as stop:
-                replies[slot] = stop.value
-                continue
-            except programs.PageError as error:
-                failed[slot] = str(error)
-                continue
-            counts[slot] = len(wanted)
-            commands += [
-                (self._sessions[slot], *programs.bind(one, self._phones[slot]))
-                for one in wanted
-            ]
-        results = iter(self._tools.gather(commands))
-        return {
-            slot: [next(results) for _ in range(count)]
-            for slot, count in counts.items()
-        }

@@ -1,8 +1,14 @@
 """The screen of a phone, and the coordinates that go with it."""
 
+import base64
 import dataclasses
+import io
 
-__all__ = ["PhoneScreen"]
+import numpy as np
+
+from stepjax.envs.miniwob.cdp import BrowserError
+
+__all__ = ["PhoneScreen", "read_picture"]
 
 _LEAST = (240, 320)  # CSS pixels that the pages can be read on
 _MOST_PIXELS = 16_000_000
@@ -50,3 +56,27 @@ class PhoneScreen:
         """Shares of the screen as CSS pixels inside it, where touches go."""
         width, height = self.css_size
         return min(max(x, 0.0), 1.0) * (width - 1), min(max(y, 0.0), 1.0) * (height - 1)
+
+
+def read_picture(data: str, width: int, height: int) -> np.ndarray:
+    """[height, width, 3] uint8 of a screenshot as the DevTools protocol gives it.
+
+    Args:
+      data: A picture file in base64.
+      width: That it must have, in pixels.
+      height: Likewise.
+
+    Raises:
+      ImportError: If Pillow is not installed.
+      BrowserError: If it has another size.
+    """
+    from PIL import Image  # pyright: ignore[reportMissingImports] # optional
+
+    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+        pixels = np.asarray(picture.convert("RGB"), dtype=np.uint8)
+    if pixels.shape[:2] != (height, width):
+        raise BrowserError(
+            f"the phone's screen is {pixels.shape[1]} x {pixels.shape[0]} pixels, "
+            f"must be {width} x {height}."
+        )
+    return pixels

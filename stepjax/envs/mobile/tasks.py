@@ -7,6 +7,7 @@ words of the instruction solve, and for which a scripted solution shows how. Wha
 drawn stays unseen, beside all pages that ask for more.
 """
 
+import difflib
 import random
 from collections.abc import Iterable
 
@@ -94,24 +95,31 @@ def mobile_task_table(names: Iterable[str] | None = None) -> MiniwobTasks:
     """Table of the pages to train on, then those held out.
 
     Args:
-      names: Pages to train on, a subset of `TRAIN_PAGES`; None for all.
+      names: Some of `PAGES`, each in the part of the table that it always is in; None
+        for all. If all of them are pages to train on, every other page is held out.
 
     Raises:
-      ValueError: If a name is not in `TRAIN_PAGES`.
+      ValueError: If a name is no page, or there is none to train on.
     """
-    chosen = TRAIN_PAGES if names is None else tuple(names)
-    for name in chosen:
-        if name not in TRAIN_PAGES:
-            raise ValueError(
-                f"{name!r} is no page to train on; choose from "
-                f"{', '.join(TRAIN_PAGES)}."
-            )
-    every = chosen + UNSEEN_PAGES
+    wanted = TRAIN_PAGES if names is None else tuple(dict.fromkeys(names))
+    for name in wanted:
+        if name not in PAGES:
+            near = difflib.get_close_matches(name, PAGES, 1, 0.4)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{name!r} is no page of the {len(PAGES)}{hint}")
+    train = tuple(name for name in wanted if name in TRAIN_PAGES)
+    if not train:
+        raise ValueError(
+            f"{', '.join(wanted) or 'nothing'} is held out; name at least one page to "
+            f"train on, such as {TRAIN_PAGES[0]}."
+        )
+    held = tuple(name for name in wanted if name in UNSEEN_PAGES) or UNSEEN_PAGES
+    every = train + held
     return MiniwobTasks(
         names=every,
         domains=tuple(PAGES[name] for name in every),
-        train_ids=np.arange(len(chosen), dtype=np.int32),
-        unseen_ids=np.arange(len(chosen), len(every), dtype=np.int32),
+        train_ids=np.arange(len(train), dtype=np.int32),
+        unseen_ids=np.arange(len(train), len(every), dtype=np.int32),
         infeasible=np.zeros(len(every), dtype=bool),
         instruction=lambda task_id, seed: "",
     )

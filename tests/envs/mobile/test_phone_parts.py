@@ -37,9 +37,15 @@ def test_the_table_names_every_page_once():
     both = np.concatenate([table.train_ids, table.unseen_ids])
     np.testing.assert_array_equal(both, np.arange(91))
     few = mobile_task_table(["click-button"])
-    assert few.names[0] == "click-button"
-    with pytest.raises(ValueError, match="'drag-box' is no page to train on"):
-        mobile_task_table(["drag-box"])
+    assert few.names == ("click-button", *UNSEEN_PAGES)
+    both = mobile_task_table(["drag-box", "click-tab", "click-button", "click-tab"])
+    assert both.names == ("click-tab", "click-button", "drag-box")
+    assert (both.train_ids.tolist(), both.unseen_ids.tolist()) == ([0, 1], [2])
+    with pytest.raises(ValueError, match="'click-buton' is no page of the 91; did you"):
+        mobile_task_table(["click-buton"])
+    for none in (["drag-box"], []):
+        with pytest.raises(ValueError, match="name at least one page to train on"):
+            mobile_task_table(none)
 
 
 def test_budgets_are_ten_steps_for_a_unit_of_complexity():
