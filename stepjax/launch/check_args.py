@@ -47,6 +47,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for field in dataclasses.fields(Round):
         flag = "--round." + field.name.replace("_", "-")
         add(flag, dest=f"round_{field.name}", type=float, default=field.default)
+    add(
+        "--effort",
+        choices=("full", "quick"),
+        default="full",
+        help="quick: a third of the compiler's time, up to a tenth more temporaries",
+    )
     add("--json", help="file to write the figures to")
     return parser.parse_args(argv)
 

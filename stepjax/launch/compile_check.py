@@ -7,13 +7,14 @@ with 0 if the run fits, 1 if it does not (with what to change), 2 for a bad comm
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,21 +107,36 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
             for name in ("group", "prompts", "micro_batch", "sample_rows", "remat")
         }
         | {"moments": args.moments, "attention": args.attention}
+        | {"effort": args.effort}
         | {"sequence": settings.sequence},
         "versions": {
             "jax": jax.__version__,
             "libtpu": importlib.metadata.version("libtpu"),
         },
     }
-    if args.only != "sample":
-        result["train"] = _train(config, topology, mesh, sizes, settings)
-    if args.only != "train":
-        result["sample"] = _sample(config, topology, mesh, sizes, settings)
+    with _effort(args.effort):
+        if args.only != "sample":
+            result["train"] = _train(config, topology, mesh, sizes, settings)
+        if args.only != "train":
+            result["sample"] = _sample(config, topology, mesh, sizes, settings)
     result["fits"], result["resident"] = _fits(result)
     result["suggestion"] = None if result["fits"] else suggestion(result)
     if args.only is None and result["fits"]:
         result["round"] = _round(args, config, topology, sizes, settings, result)
     return result
+
+
+@contextlib.contextmanager
+def _effort(name: str) -> Iterator[None]:
+    import jax
+
+    setting = "jax_exec_time_optimization_effort"
+    before = getattr(jax.config, setting)
+    jax.config.update(setting, {"full": before, "quick": -1.0}[name])
+    try:
+        yield
+    finally:
+        jax.config.update(setting, before)
 
 
 def _train(
