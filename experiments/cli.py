@@ -19,7 +19,7 @@ from experiments.setting_checks import suggestion
 
 __all__ = ["main", "parse"]
 
-_FRAME = re.compile(r"[─│┌┐└┘├┤╭╮╰╯━┃]+")
+_FRAME = re.compile(r"[─│┌┐└┘├┤╭╮╰╯━┃]+|-{4,}")
 
 
 def parse(
@@ -187,9 +187,9 @@ def _parse_flags(
 def _one_line(text: str) -> str:
     """A framed message of the parser, as one line without frame, title and help."""
     lines = [_FRAME.sub(" ", line).strip() for line in text.splitlines()]
-    kept = [line for line in lines if line and not line.startswith("For full helptext")]
-    whole = " ".join(" ".join(kept).split())
-    whole = whole.split(" Argument helptext:")[0]
+    whole = " ".join(" ".join(lines).split())
+    for rest in (" For full helptext", " Argument helptext:"):
+        whole = whole.split(rest)[0]
     found = re.search(r"Error parsing (\S+): (.*)", whole)
     if found is None:
         return whole

@@ -107,3 +107,8 @@ class EnvConfig:
                 "env.url must be an address such as http://host:5000, got "
                 f"{self.url!r}."
             )
+        if self.url is not None and self.backend not in ("vm", "androidworld"):
+            raise ValueError(
+                f"env.url {self.url} is of no use to env.backend {self.backend}; add "
+                "--env.backend androidworld, or vm."
+            )

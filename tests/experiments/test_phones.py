@@ -2,6 +2,8 @@
 
 import importlib.util
 import io
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,8 +31,18 @@ def test_phones_in_a_browser_are_the_default():
     name, config = parsed()
     assert (name, config.env.backend) == ("quick", "miniwob-mobile")
     assert (config.env.screen_width, config.env.screen_height) == (1080, 2400)
+    with pytest.raises(UsageError, match="add --env.backend androidworld"):
+        parsed("--env.url", "http://a:1")
     name, config = parsed("--env.backend", "androidworld", "--env.url", "http://a:1")
     assert (name, config.env.url) == ("paper", "http://a:1")
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "97", "120"])
+def test_a_wrong_address_is_all_that_is_said(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(UsageError) as error:
+        parsed("paper", "--env.url", "localhost:5000")
+    assert str(error.value).endswith("http://host:5000, got 'localhost:5000'.")
 
 
 def test_a_comparison_of_methods_on_phones():
@@ -53,7 +65,10 @@ def test_phones_name_their_own_tasks(tmp_path):
     [
         (EnvConfig(backend="androidworld"), "env.url is needed"),
         (EnvConfig(backend="miniwob-mobile"), "--env.device-scale"),
-        (EnvConfig(backend="miniwob-mobile", chromium="/no/such"), "is no executable"),
+        (
+            EnvConfig(backend="miniwob-mobile", chromium=Path("/no/such")),
+            "is no executable",
+        ),
     ],
 )
 def test_what_cannot_be_opened_is_a_line(env, reason):
@@ -147,13 +162,14 @@ def test_a_model_sees_the_screen_and_touches_it(pages, tmp_path):
         dtype="float32",
         remat="none",
     )
-    backend = opened(policy)
+    backend: Any = opened(policy)
     try:
         (click,) = np.flatnonzero(np.array(backend.tasks.names) == "click-test")
         ids, seeds = np.array([click, click], np.int32), np.array([1, 2], np.uint32)
         codec = backend._codec
         assert codec.mobile
-        params = make_policy(policy, "miniwob-mobile", small_phone()).load()
+        model: Any = make_policy(policy, "miniwob-mobile", small_phone())
+        params = model.load()
         found = backend.collect(params, ids, seeds, jax.random.key(0), temperature=1.0)
         assert found.valid.all()
         pictures = np.asarray(found.prompt.images)[:, 0, 0]  # [M, H, W, 3]

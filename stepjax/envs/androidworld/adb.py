@@ -113,7 +113,7 @@ class AdbDevice:
         except FileNotFoundError:
             raise AdbError(
                 f"there is no program {self._adb!r}; install adb (Android's "
-                "platform-tools), or leave env.adb unset."
+                "platform-tools), or give no serials."
             ) from None
         except subprocess.TimeoutExpired:
             raise self._broken(name, f"took more than {self._timeout:g} s") from None
