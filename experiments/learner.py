@@ -2,11 +2,10 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -15,6 +14,7 @@ from experiments.config import AlgoConfig, ExperimentConfig, OptimizerConfig
 from experiments.errors import UsageError, as_usage_error
 from experiments.placement import place
 from stepjax.models.policy import Policy
+from stepjax.training.optimizer import make_adamw
 from stepjax.training.sharding import batch_sharding, infer_state_sharding, make_mesh
 from stepjax.training.state import TrainState, init_train_state
 from stepjax.training.step import (
@@ -43,25 +43,34 @@ class Learner:
 
     Attributes:
       train_step: `(state, batch) -> (state, metrics)`, compiled; donates the state.
-      state: The state before round 1, on the mesh.
+      begin: Makes the state before round 1, on the mesh.
+      like: Shapes, types and places of a state: what to restore into.
       state_sharding: Where each leaf of a state lives.
       batch_sharding: Where the rows of a batch live.
       micro_batch_size: Rows of one forward and backward pass.
     """
 
     train_step: ShardedTrainStep
-    state: TrainState
+    begin: Callable[[], TrainState]
+    like: TrainState
     state_sharding: TrainState
     batch_sharding: jax.sharding.NamedSharding
     micro_batch_size: int
 
 
-def check_mesh(config: ExperimentConfig) -> jax.sharding.Mesh:
+def check_mesh(
+    config: ExperimentConfig, policy: Policy | None = None
+) -> jax.sharding.Mesh:
     """The mesh of a run, found fit before anything slow begins.
 
+    Args:
+      config: The run's settings.
+      policy: The policy to train. Devices that share a large model are put together in
+        one process, where they sample.
+
     Raises:
-      UsageError: If it does not fit the devices, or they do not divide the rows of an
-        update.
+      UsageError: If it does not fit the devices or the model, or the devices do not
+        divide the rows of an update.
     """
     with as_usage_error(ValueError):
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
@@ -71,7 +80,15 @@ def check_mesh(config: ExperimentConfig) -> jax.sharding.Mesh:
             f"algo.rows_per_update = {rows} is not divisible by the {shards} devices "
             "of mesh axes data and fsdp; choose a multiple of it."
         )
-    return mesh
+    model = getattr(policy, "model", None)
+    if model is None or mesh.size == 1:
+        return mesh
+    from stepjax.models.qwen_vl.acting import groups_in_processes
+    from stepjax.models.qwen_vl.sharding import check_model_mesh
+
+    with as_usage_error(ValueError):
+        check_model_mesh(model, mesh)
+        return groups_in_processes(mesh)
 
 
 def make_learner(
@@ -87,7 +104,8 @@ def make_learner(
     Args:
       config: The run's settings.
       policy: The policy to train.
-      start_params: Parameters to start from.
+      start_params: Parameters to start from, whole; None for those that the policy
+        loads, each device its part.
       num_tasks: Tasks in the pool, T.
       train_ids: [T_train] int. Tasks to draw from.
 
@@ -99,7 +117,7 @@ def make_learner(
         rows of an update, or a round draws more tasks than there are.
     """
     algo = config.algo
-    mesh = check_mesh(config)
+    mesh = check_mesh(config, policy)
     on_mesh = getattr(policy, "on_mesh", None)
     policy = on_mesh(mesh) if on_mesh else policy
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -112,28 +130,73 @@ def make_learner(
     fewest = getattr(policy, "rows_per_pass", _ROWS_PER_PASS)
     while micro % (2 * shards) == 0 and micro > max(fewest, shards):
         micro //= 2
-    state = init_train_state(
-        jax.random.key(config.seed),
-        start_params,
-        make_optimizer(config.optim),
-        success_rate=stepjax.init_success_rate(num_tasks),
-        task_ids=jnp.asarray(train_ids, jnp.int32),
-    )
-    state_sharding = infer_state_sharding(state, mesh, _rules(policy, mesh))
+
+    ids: Any = np.asarray(train_ids, np.int32)
+
+    def init(params: Any) -> TrainState:
+        return init_train_state(
+            jax.random.key(config.seed),
+            params,
+            make_optimizer(config.optim),
+            success_rate=stepjax.init_success_rate(num_tasks),
+            task_ids=ids,
+        )
+
+    shapes = jax.eval_shape(init, _param_shapes(policy, start_params))
+    where = infer_state_sharding(shapes, mesh, _rules(policy, mesh))
+
+    def params_in_place() -> Any:
+        if start_params is not None:
+            return place(start_params, where.params)
+        if policy.load is None:
+            raise UsageError("the policy has no parameters of its own to start from.")
+        with as_usage_error(ValueError, OSError):
+            return policy.load(shardings=where.params)
+
     train_step = jit_train_step(
         _train_step(policy, algo, config.optim, micro)
         if algo.kl_coef == 0.0
-        else _build_train_step(policy, algo, config.optim, micro, start_params),
-        state_sharding=state_sharding,
+        else _build_train_step(
+            policy,
+            algo,
+            config.optim,
+            micro,
+            _reference(params_in_place) if start_params is None else start_params,
+        ),
+        state_sharding=where,
         batch_sharding=batch_sharding(mesh),
     )
     return Learner(
         train_step=train_step,
-        state=place(state, state_sharding),
-        state_sharding=state_sharding,
+        # Every device makes its part: the state is nowhere whole.
+        begin=lambda: jax.jit(init, out_shardings=where)(params_in_place()),
+        like=jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=sharding
+            ),
+            shapes,
+            where,
+        ),
+        state_sharding=where,
         batch_sharding=batch_sharding(mesh),
         micro_batch_size=micro,
     )
+
+
+def _param_shapes(policy: Policy, start_params: Any) -> Any:
+    if start_params is None:
+        return jax.eval_shape(lambda: policy.init(jax.random.key(0), None))
+    return jax.eval_shape(lambda params: params, start_params)
+
+
+def _reference(load: Callable[[], Any]) -> Any:
+    """Parameters that stay those of the start; they become part of the program."""
+    if jax.process_count() > 1:
+        raise UsageError(
+            "algo.kl_coef must be 0 with the policy qwen-vl in several processes: "
+            "none of them holds the whole policy that the run started from."
+        )
+    return load()
 
 
 def _rules(policy: Policy, mesh: jax.sharding.Mesh) -> list:
@@ -150,14 +213,13 @@ def _rules(policy: Policy, mesh: jax.sharding.Mesh) -> list:
 @functools.cache
 def make_optimizer(optim: OptimizerConfig) -> optax.GradientTransformation:
     """AdamW after clipping by global norm."""
-    return optax.chain(
-        optax.clip_by_global_norm(optim.max_grad_norm),
-        optax.adamw(
-            optim.learning_rate,
-            b1=optim.b1,
-            b2=optim.b2,
-            weight_decay=optim.weight_decay,
-        ),
+    return make_adamw(
+        optim.learning_rate,
+        b1=optim.b1,
+        b2=optim.b2,
+        weight_decay=optim.weight_decay,
+        max_grad_norm=optim.max_grad_norm,
+        moments_dtype=optim.moments_dtype,
     )
 
 

@@ -8,7 +8,7 @@ from experiments.config import ExperimentConfig
 from experiments.errors import RunError
 from experiments.evaluation import Evaluation
 from experiments.observer import RunObserver, RunResult
-from experiments.placement import acting_params, tree_digest
+from experiments.placement import tree_digest
 from experiments.run_folder import RunFolder
 from experiments.run_notes import CountingBackend, per_task
 from experiments.team import Team
@@ -87,17 +87,25 @@ class Ledger:
             "with a smaller --optim.learning-rate."
         )
 
-    def result(self, state: TrainState, start_params: Any) -> RunResult:
-        """How the run ended, also written to `result.json`."""
+    def result(self, state: TrainState, params: Any, start_params: Any) -> RunResult:
+        """How the run ended, also written to `result.json`.
+
+        Args:
+          state: After the last round.
+          params: Its parameters, where this process can use them.
+          start_params: Parameters before the first round.
+
+        Returns:
+          The result.
+        """
         number = int(state.round)
-        params = state.params if self._team.alone else acting_params(state)
         result = RunResult(
             run_dir=self._folder.path,
             status="finished" if number == self._config.rounds else "stopped",
             round=number,
             trajectories=self._collected(number),
             updates=int(state.step),
-            params_digest=tree_digest(params),
+            params_digest=tree_digest(state.params),
             evaluation=self._folder.last_evaluation(),
             backend=self._backend.name,
             params=params,

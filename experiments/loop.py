@@ -96,7 +96,7 @@ def train(
             from experiments.backends import make_policy
 
             policy = make_policy(config.policy, config.env.backend, config.env)
-        check_mesh(config)
+        check_mesh(config, policy)
         if backend is None:
             from experiments.backends import open_backend
 
@@ -108,7 +108,7 @@ def train(
         if at_end is not None and result.status == "finished" and team.leads:
             observer.waiting("report")
             with environment_failures():
-                at_end(backend, result)
+                at_end(backend, run.with_start(result))
         observer.finished(result)
         return result
 
@@ -137,11 +137,11 @@ class _Run:
         """Parameters before round 1: the folder's, else given ones, else a warm start.
 
         They are kept in the folder, so that a run goes on from the same ones whatever
-        happens to the cache of warm starts. A trained policy's are where they were.
+        happens to the cache of warm starts. A trained policy's are where they were:
+        None says that it loads them itself, each device its part.
         """
         if given is None and self.policy.load and not self.config.warm_start.steps:
-            self.observer.waiting("the policy's weights")
-            return self.policy.load()
+            return None
         kept = self.folder.read_params() if self.team.leads else None
         if self.team.leads and kept is None:
             if given is None:
@@ -182,17 +182,30 @@ class _Run:
             self.observer.waiting("last checkpoint")
             saves.wait()
             self.stop.at_once = True
-        return self.ledger.result(state, start_params)
+        params = state.params
+        if not self.team.alone:
+            params = acting_params(state, self.policy)
+        return self.ledger.result(state, params, start_params)
+
+    def with_start(self, result: RunResult) -> RunResult:
+        """The result with the parameters of the start, for acting, if it has none."""
+        again = getattr(self.policy, "load_to_act", None)
+        if result.start_params is not None or again is None:
+            return result
+        mesh = check_mesh(self.config, self.policy)
+        return dataclasses.replace(result, start_params=again(mesh))
 
     def _begin(self, saves: Saves, learner: Learner) -> TrainState:
-        state = saves.restore(learner.state, self.ledger.warn)
+        state = saves.restore(learner.like, self.ledger.warn)
         if state is not None:
             self.folder.keep_rounds(int(state.round))
             return state
         self.folder.keep_rounds(-1)
-        self.ledger.start(self._evaluate(learner.state))
-        saves.save(learner.state)
-        return learner.state
+        self.observer.waiting("the state to start from")
+        state = learner.begin()
+        self.ledger.start(self._evaluate(state))
+        saves.save(state)
+        return state
 
     def _goes_on(self, state: TrainState) -> bool:
         """Whether there is another round; all processes must agree on everything."""
@@ -224,7 +237,7 @@ class _Run:
 
         # Collect: each process its share of the slots.
         self.observer.waiting(f"round {number}: {len(plan.task_ids)} episodes")
-        params = acting_params(state)
+        params = acting_params(state, self.policy)
         with environment_failures():
             trajectories = self.team.collect(
                 self.backend,
@@ -253,12 +266,14 @@ class _Run:
             seed=seed,
             team=self.team,
         )
+        del params
+        self._rest()
         metrics = round_metrics(
             outcomes, plan, credit, train_ids=self.backend.tasks.train_ids
         )
 
         # Updates. The first donates `state`, whose record and sampler are replaced.
-        batches = self._batches(rows, learner.micro_batch_size, seed)
+        batches = self._batches(rows, own_rows, learner.micro_batch_size, number)
         counts = task_counts(outcomes, credit.record.rate)
         state = dataclasses.replace(
             state,
@@ -289,12 +304,16 @@ class _Run:
         self.ledger.round(number, counts, metrics)
         return state
 
-    def _batches(self, rows: StepBatch, micro: int, seed: tuple[int, ...]) -> list:
+    def _batches(
+        self, rows: StepBatch, own: StepBatch, micro: int, number: int
+    ) -> list:
         """One batch for each update."""
         algo, pack = self.config.algo, METHODS[self.config.algo.method].pack
+        seed = (self.config.seed, number)
         grouped = getattr(self.policy, "pack", None)
-        if grouped and self.team.alone and pack is METHODS["step"].pack:
-            return grouped(rows, algo, seed=seed, micro_batch_size=micro)
+        if grouped and pack is METHODS["step"].pack:
+            ids = self.team.prompt_ids(f"prompts of round {number}", rows, own)
+            return grouped(rows, algo, prompt_id=ids, seed=seed, micro_batch_size=micro)
         return pack(
             rows,
             seed=seed,
@@ -315,9 +334,16 @@ class _Run:
         with environment_failures():
             found = evaluate(
                 self.backend,
-                acting_params(state),
+                acting_params(state, self.policy),
                 jax.random.fold_in(local_key(state.key), _EVALUATION),
                 episodes_per_task=self.config.eval.episodes_per_task,
                 team=self.team,
             )
+        self._rest()
         return self.ledger.evaluation(number, found)
+
+    def _rest(self) -> None:
+        """Let a policy free what it holds on the devices while it acts."""
+        rest = getattr(self.policy, "rest", None)
+        if rest is not None:
+            rest()

@@ -17,7 +17,17 @@ from stepjax.batching import pack_groups, take_rows
 from stepjax.envs.actions import ActionKind
 from stepjax.envs.base import Observation
 from stepjax.envs.matching import actions_match
-from stepjax.models.qwen_vl.policy import QwenVLPolicy
+from stepjax.models.qwen_vl.acting import (
+    ACTING_RULES,
+    acting_copy,
+    acting_mesh,
+    cast_copy,
+    mesh_of,
+    model_on_mesh,
+)
+from stepjax.models.qwen_vl.packed import make_packed_evaluate
+from stepjax.models.qwen_vl.policy import QwenVLPolicy, make_qwen_vl_policy
+from stepjax.models.qwen_vl.sharding import param_sharding
 from stepjax.rollout.sampler import Sampler
 from stepjax.rollout.vl_codec import VLCodec
 from stepjax.types import StepBatch
@@ -62,6 +72,38 @@ class ModelPolicy(QwenVLPolicy):
           The policy; itself for one device.
         """
         return self if mesh.size == 1 else _on_mesh(self, mesh)
+
+    def acting_copy(self, params: Any) -> Any:
+        """The parameters as this process acts with them, on its own devices.
+
+        Args:
+          params: As they are trained; all processes call this together.
+
+        Returns:
+          What `sampler` and `regroup` take.
+        """
+        return acting_copy(self.model, params, jax.tree.leaves(params)[0].sharding.mesh)
+
+    def load_to_act(self, mesh: jax.sharding.Mesh) -> Any:
+        """The checkpoint's parameters as this process acts with them.
+
+        Args:
+          mesh: Of the run.
+
+        Returns:
+          As `acting_copy`.
+        """
+        if self.load is None:
+            raise ValueError("the policy has no checkpoint.")
+        own = acting_mesh(self.model, mesh)
+        where = param_sharding(self.model, own, ACTING_RULES)
+        return cast_copy(self.model, self.load(shardings=where))
+
+    def rest(self) -> None:
+        """Free what acting holds on the devices: training needs the room."""
+        rest = getattr(self.sampler, "rest", None)
+        if rest is not None:
+            rest()
 
     def regroup(
         self,
@@ -117,6 +159,7 @@ class ModelPolicy(QwenVLPolicy):
         rows: StepBatch,
         algo: AlgoConfig,
         *,
+        prompt_id: np.ndarray,
         seed: tuple[int, ...],
         micro_batch_size: int,
     ) -> list[tuple[StepBatch, StepBatch]]:
@@ -125,6 +168,7 @@ class ModelPolicy(QwenVLPolicy):
         Args:
           rows: Step samples.
           algo: The method and its numbers.
+          prompt_id: [n] int. Equal for rows of one prompt.
           seed: Decides the shuffle.
           micro_batch_size: The train step's.
 
@@ -142,6 +186,7 @@ class ModelPolicy(QwenVLPolicy):
             rows_per_update=most,
             group_size=algo.resolved_step_group_size,
             pad_to=(whole(most), whole(-(-most // 2))),
+            prompt_id=prompt_id,
             micro_batch_size=micro_batch_size,
         )
 
@@ -163,7 +208,7 @@ class ModelPolicy(QwenVLPolicy):
         for at in range(0, len(said), _ROWS):
             index = np.minimum(np.arange(at, at + _ROWS), len(said) - 1)
             part = take_rows(rows, index)
-            found = _score(self.evaluate)(
+            found = _score(_on_mesh(self, mesh_of(params)).evaluate)(
                 params, part.prompt, part.action_tokens, part.token_mask, temperature
             )
             own[at : at + _ROWS] = np.asarray(found)[: len(said) - at]
@@ -181,7 +226,8 @@ class ModelPolicy(QwenVLPolicy):
             some = jax.tree.map(
                 lambda leaf, index=index: np.take(leaf, index, 0), prompt
             )
-            program = _group_program(self.sample_group, size)
+            near = _on_mesh(self, mesh_of(params))
+            program = _group_program(near.sample_group, size)
             found = jax.device_get(
                 program(params, some, places[index], key, np.float32(heat))
             )
@@ -240,15 +286,23 @@ class ModelPolicy(QwenVLPolicy):
 
 
 @functools.cache
-def _on_mesh(policy: ModelPolicy, mesh: jax.sharding.Mesh) -> ModelPolicy:
-    from stepjax.models.qwen_vl.packed import make_packed_evaluate
-    from stepjax.models.qwen_vl.sharding import activation_constraint
-
-    setup = dataclasses.replace(
-        policy.model.setup, constrain=activation_constraint(mesh), mesh=mesh
+def _on_mesh(policy: ModelPolicy, mesh: jax.sharding.Mesh | None) -> ModelPolicy:
+    if mesh is None:
+        return policy
+    model = model_on_mesh(policy.model, mesh)
+    near = make_qwen_vl_policy(
+        model,
+        max_new_tokens=policy.max_new_tokens,
+        stop_tokens=policy.stop_tokens,
+        top_p=policy.top_p,
     )
-    model = dataclasses.replace(policy.model, setup=setup)
-    return dataclasses.replace(policy, evaluate=make_packed_evaluate(model))
+    return dataclasses.replace(
+        policy,
+        model=model,
+        sample=near.sample,
+        sample_group=near.sample_group,
+        evaluate=make_packed_evaluate(model),
+    )
 
 
 @functools.cache

@@ -33,7 +33,8 @@ class RunResult:
       evaluation: The latest `eval/...` metrics, with their `round`.
       backend: Name of the backend the numbers are from.
       params: Parameters at the end.
-      start_params: Parameters at the start, before any round.
+      start_params: Parameters at the start, before any round; None if the policy loads
+        them itself (`at_end` of `train` is given them all the same).
     """
 
     run_dir: Path

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stepjax.training.sharding import replicated
 from stepjax.training.state import TrainState
 
 __all__ = [
@@ -58,20 +59,28 @@ def small_state(state: TrainState) -> TrainState:
     )
 
 
-def acting_params(state: TrainState) -> Any:
-    """The parameters where environments can use them: whole, on one device each.
+def acting_params(state: TrainState, policy: Any = None) -> Any:
+    """The parameters where this process's environments can use them.
 
-    With several processes every device holds them for a moment.
+    Args:
+      state: Of the run; all processes ask together.
+      policy: Who acts. One with `acting_copy`, such as
+        `experiments.model_policy.ModelPolicy`, lays them out in its own way.
+
+    Returns:
+      By default all of them on one device of each process. With several processes every
+      device holds them for a moment.
     """
+    own_way = getattr(policy, "acting_copy", None)
+    if own_way is not None:
+        return own_way(state.params)
     sharding = jax.tree.leaves(state.params)[0].sharding
     if sharding.is_fully_addressable:
         if len(sharding.device_set) == 1:
             return state.params
         return jax.device_put(state.params, jax.local_devices()[0])
-    everywhere = jax.NamedSharding(sharding.mesh, jax.P())
-    return jax.tree.map(
-        lambda leaf: leaf.addressable_data(0), _copy_to(everywhere)(state.params)
-    )
+    everywhere = _copy_to(replicated(sharding.mesh))(state.params)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), everywhere)
 
 
 @functools.cache
@@ -89,7 +98,8 @@ def tree_digest(tree: Any) -> str:
     """SHA-256 of every leaf's path, dtype, shape and bits.
 
     Args:
-      tree: Pytree of arrays that are whole on this process.
+      tree: Pytree of arrays. Those that are spread over processes are gathered, one at
+        a time; all processes ask together.
 
     Returns:
       64 hexadecimal digits.
@@ -98,6 +108,9 @@ def tree_digest(tree: Any) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if jax.dtypes.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            mesh: Any = getattr(leaf.sharding, "mesh", None)
+            leaf = _copy_to(replicated(mesh))(leaf).addressable_data(0)
         array = np.ascontiguousarray(jax.device_get(leaf))
         head = f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};"
         digest.update(head.encode())

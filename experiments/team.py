@@ -9,6 +9,7 @@ rows that another process's devices must read.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,10 +19,11 @@ import numpy as np
 
 from experiments.errors import RunError
 from experiments.placement import tree_digest
-from stepjax.batching import concatenate_rows, take_rows
+from stepjax.batching import concatenate_rows, prompt_ids, take_rows
 from stepjax.launch.arrays import arrays_to_bytes, bytes_to_arrays
 from stepjax.launch.peers import Alone, Peers
 from stepjax.rollout.backend import Backend
+from stepjax.training.step import Batch
 from stepjax.types import StepBatch, Trajectories
 
 __all__ = ["Team"]
@@ -174,11 +176,33 @@ class Team:
             first += size
         return concatenate_rows(*self.gather(label, tuple(addressed))), own
 
-    def on_devices(self, batch: StepBatch, own: StepBatch, sharding: Any) -> StepBatch:
+    def prompt_ids(self, label: str, rows: StepBatch, own: StepBatch) -> np.ndarray:
+        """Numbers that are equal for rows of one prompt, wherever it was seen.
+
+        Args:
+          label: Where the run is.
+          rows: Of all processes, from `pool_rows`.
+          own: The rows of this process, with their prompts.
+
+        Returns:
+          [n] int32, the same on every process: `stepjax.batching.prompt_ids` of the
+          rows that a single process would hold.
+        """
+        if self.alone:
+            return prompt_ids(rows)
+        seen = np.frombuffer(b"".join(_digests(own)), np.uint8).reshape(-1, _DIGEST)
+        told = (np.array([len(seen)]), seen)
+        sizes, digests = self.gather(label, told)
+        first = np.cumsum(sizes) - sizes
+        at = first[rows.prompt["owner"]] + rows.prompt["row"]
+        return prompt_ids(dataclasses.replace(rows, prompt=digests[at]))
+
+    def on_devices(self, batch: Batch, own: StepBatch, sharding: Any) -> Batch:
         """A batch of addresses as a batch of prompts, on the devices of all processes.
 
         Args:
-          batch: Equal on all processes; prompts are addresses (`pool_rows`).
+          batch: Equal on all processes; prompts are addresses (`pool_rows`). Rows,
+            groups of rows that share a prompt, or a tuple of both.
           own: The rows of this process, with their prompts.
           sharding: Of the rows of a batch over the devices.
 
@@ -188,8 +212,16 @@ class Team:
         """
         if self.alone:
             return batch
+        if isinstance(batch, tuple):
+            return tuple(self._part_on_devices(part, own, sharding) for part in batch)
+        return self._part_on_devices(batch, own, sharding)
+
+    def _part_on_devices(
+        self, batch: StepBatch, own: StepBatch, sharding: Any
+    ) -> StepBatch:
         readers = _readers(len(batch.weight), sharding)
         live = np.asarray(batch.weight) != 0
+        live = live.any(axis=tuple(range(1, live.ndim)))  # of a group, any member
         batch = take_rows(batch, _near_owners(batch.prompt["owner"], live, readers))
         prompt, where = self._prompts_read_here(batch.prompt, own, readers)
         in_order = np.arange(len(where))
@@ -234,6 +266,21 @@ class Team:
         where = np.full(len(owner), -1)
         where[mine] = np.arange(len(mine))
         return prompt, where
+
+
+_DIGEST = 16  # bytes
+
+
+def _digests(rows: StepBatch) -> list[bytes]:
+    """What tells the prompts of rows apart, in few bytes each."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(rows.prompt)]
+    found = []
+    for row in range(len(rows.weight)):
+        digest = hashlib.blake2b(digest_size=_DIGEST)
+        for leaf in leaves:
+            digest.update(np.ascontiguousarray(leaf[row]).view(np.uint8).data)
+        found.append(digest.digest())
+    return found
 
 
 def _to_devices(tree: Any, where: np.ndarray, sharding: Any) -> Any:

@@ -33,14 +33,15 @@ class Policy:
         -> PolicyOutput` for given tokens, under the same distribution as `sample`.
       token_mask: `token_mask(kind [S]) -> [S, A]` bool, which tokens an action
         consists of, given its first.
-      load: Gives the parameters to start from, for a policy that is trained already.
+      load: `load(shardings=None) -> params`, the parameters to start from, for a policy
+        that is trained already; each device reads its part if told where parameters go.
     """
 
     init: Callable[..., Any]
     sample: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
     evaluate: Callable[..., PolicyOutput]
     token_mask: Callable[[jax.Array], jax.Array]
-    load: Callable[[], Any] | None = None
+    load: Callable[..., Any] | None = None
 
     def mask_of(self, tokens: jax.Array) -> jax.Array:
         """[S, A] bool: which of the tokens [S, A] their actions consist of."""

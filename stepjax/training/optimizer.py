@@ -1,4 +1,4 @@
-"""AdamW whose moments take four bytes a parameter instead of eight."""
+"""AdamW, also with moments that take four bytes a parameter instead of eight."""
 
 from typing import Any, NamedTuple
 
@@ -68,12 +68,13 @@ def make_adamw(
         adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=jnp.float32)
     else:
         adam = _scale_by_small_adam(b1, b2, eps)
-    return optax.chain(
-        *clip,
+    adamw = optax.chain(
         adam,
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
+    # Nested as optax nests them, so that the state is named as optax names it.
+    return optax.chain(*clip, adamw) if clip else adamw
 
 
 def stochastic_round(x: jax.Array, key: jax.Array) -> jax.Array:

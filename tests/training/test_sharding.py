@@ -59,6 +59,17 @@ def test_mesh_that_does_not_fit(asked, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_slice_without_an_axis_of_that_size(monkeypatch):
+    """Some TPU slices have sides of 8 only; a side is then split."""
+
+    def refuse(*args, **options):
+        raise NotImplementedError("Failed to find assignment")
+
+    expected = make_mesh(2, 2, 2)
+    monkeypatch.setattr(jax, "make_mesh", refuse)
+    assert make_mesh(2, 2, 2) == expected
+
+
 def test_mesh_of_some_devices():
     assert make_mesh(devices=jax.devices()[:2]).devices.size == 2
 

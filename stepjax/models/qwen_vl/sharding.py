@@ -44,6 +44,7 @@ PARAM_RULES: dict[str, MeshAxes] = {
 """Mesh axis of each axis of a parameter."""
 
 ACTIVATION_RULES: dict[str, MeshAxes] = {
+    "layers": None,
     "batch": ("data", "fsdp"),
     "tokens": ("data", "fsdp", "tensor"),
     "length": None,

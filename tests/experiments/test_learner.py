@@ -1,0 +1,188 @@
+"""Settings to optimizer, mesh and first state."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments.config import (
+    AlgoConfig,
+    EnvConfig,
+    ExperimentConfig,
+    MeshConfig,
+    OptimizerConfig,
+    PolicyConfig,
+    WarmStartConfig,
+)
+from experiments.errors import UsageError
+from experiments.learner import check_mesh, make_learner, make_optimizer
+from experiments.loop import train
+from experiments.run_folder import RunFolder
+from tests.experiments.lever_world import (
+    POLICY,
+    LeverBackend,
+    lever_config,
+    start_params,
+)
+
+SMALL = OptimizerConfig(learning_rate=0.05, moments_dtype="bfloat16")
+
+
+# --- Moments --------------------------------------------------------------------------
+
+
+def test_moments_have_the_type_that_was_asked_for():
+    kinds = {}
+    for optim in (OptimizerConfig(), SMALL):
+        state = make_optimizer(optim).init(start_params())
+        moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+        kinds[optim.moments_dtype] = {str(leaf.dtype) for leaf in moments}
+    assert kinds == {"float32": {"float32"}, "bfloat16": {"bfloat16"}}
+    with pytest.raises(ValueError, match=r"optim\.moments_dtype.*'int8'") as error:
+        OptimizerConfig(moments_dtype="int8")
+    assert "\n" not in str(error.value)
+
+
+def test_states_are_named_as_they_were():
+    """Checkpoints from before the setting go on."""
+    before = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(3e-4))
+    names = [
+        [path for path, _ in jax.tree_util.tree_leaves_with_path(tx.init({"a": 1.0}))]
+        for tx in (before, make_optimizer(OptimizerConfig()))
+    ]
+    assert names[0] == names[1]
+
+
+def test_a_run_with_small_moments_goes_on_with_them_only(tmp_path):
+    def run(folder, rounds, optim=SMALL):
+        config = lever_config(tmp_path / folder, rounds=rounds, optim=optim)
+        return train(
+            config, backend=LeverBackend(), policy=POLICY, start_params=start_params()
+        )
+
+    class Broken(LeverBackend):
+        def collect(self, *args, **kwargs):
+            if len(self.calls) == 4:  # two evaluations and rounds 1 to 3
+                raise ConnectionError("environment gone")
+            return super().collect(*args, **kwargs)
+
+    whole = run("whole", 4)
+    config = lever_config(tmp_path / "broken", rounds=4, optim=SMALL)
+    with pytest.raises(ConnectionError):
+        train(config, backend=Broken(), policy=POLICY, start_params=start_params())
+    other = dataclasses.replace(config, optim=OptimizerConfig(learning_rate=0.05))
+    with pytest.raises(UsageError) as error:
+        RunFolder(other)
+    assert "optim.moments_dtype: bfloat16 -> float32" in str(error.value)
+    assert run("broken", 4).params_digest == whole.params_digest
+    plain = run("plain", 4, OptimizerConfig(learning_rate=0.05))
+    assert plain.params_digest != whole.params_digest
+    np.testing.assert_allclose(
+        plain.params["table"], whole.params["table"], atol=0.1, rtol=0.1
+    )
+
+
+# --- The first state ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    pytest.importorskip("safetensors", reason="needs the extra vlm")
+    pytest.importorskip("tokenizers", reason="needs the extra vlm")
+    from experiments.model_setup import make_model_policy
+    from tests.models.qwen_vl.tiny import make_tiny_checkpoint
+
+    folder = tmp_path_factory.mktemp("tiny")
+    make_tiny_checkpoint(folder, "qwen2_vl")
+    return make_model_policy(
+        PolicyConfig(name="qwen-vl", checkpoint=folder, dtype="float32"), EnvConfig()
+    )
+
+
+def config_of(folder, **mesh):
+    return ExperimentConfig(
+        run_dir=folder,
+        mesh=MeshConfig(**mesh),
+        algo=AlgoConfig(tasks_per_round=2, group_size=4, rows_per_update=8),
+        warm_start=WarmStartConfig(steps=0),
+    )
+
+
+@pytest.mark.slow
+def test_the_first_state_is_nowhere_whole(policy, tmp_path, monkeypatch):
+    from stepjax.models.qwen_vl.tensor_files import Checkpoint
+
+    read = []
+
+    class Spied(Checkpoint):
+        def read(self, entry, layer, index):
+            found = super().read(entry, layer, index)
+            read.append(("/".join(entry.path), found.size))
+            return found
+
+    monkeypatch.setattr("stepjax.models.qwen_vl.weights.Checkpoint", Spied)
+    learner = make_learner(
+        config_of(tmp_path, data=2, fsdp=2, tensor=2),
+        policy,
+        None,
+        num_tasks=4,
+        train_ids=np.arange(4),
+    )
+    assert not read, "nothing is read before it is known that nothing is restored"
+    before = {id(array) for array in jax.live_arrays()}
+    state = learner.begin()
+    made = [array for array in jax.live_arrays() if id(array) not in before]
+    for leaf, where, like in zip(
+        *map(jax.tree.leaves, (state, learner.state_sharding, learner.like)),
+        strict=True,
+    ):
+        assert leaf.sharding.is_equivalent_to(where, leaf.ndim)
+        assert (leaf.shape, leaf.dtype) == (like.shape, like.dtype)
+    for tree in (state.params, state.opt_state[1][0].mu, state.opt_state[1][0].nu):
+        kernel = tree["decoder"]["layers"]["up"]["kernel"]
+        assert kernel.addressable_shards[0].data.size * 4 == kernel.size
+    largest = max(leaf.size for leaf in jax.tree.leaves(state.params))
+    for array in made:
+        assert max(part.data.size for part in array.addressable_shards) < largest / 2
+    sizes = {name: size for name, size in read if name.endswith("up/kernel")}
+    layers = state.params["decoder"]["layers"]["up"]["kernel"]
+    assert sizes["decoder/layers/up/kernel"] * 4 * layers.shape[0] == layers.size
+    # And it is what a single device reads.
+    whole = policy.load()
+    jax.tree.map(np.testing.assert_array_equal, state.params, whole)
+
+
+@pytest.mark.slow
+def test_a_reference_policy_still_works(policy, tmp_path):
+    config = config_of(tmp_path, data=8)
+    algo = dataclasses.replace(config.algo, kl_coef=0.1)
+    learner = make_learner(
+        dataclasses.replace(config, algo=algo),
+        policy,
+        None,
+        num_tasks=4,
+        train_ids=np.arange(4),
+    )
+    assert learner.micro_batch_size == 8
+
+
+def test_a_mesh_that_does_not_divide_the_model_is_refused_at_once(policy, tmp_path):
+    with pytest.raises(UsageError, match="mesh tensor = 8 does not divide") as error:
+        check_mesh(config_of(tmp_path, data=1, tensor=8), policy)
+    assert "\n" not in str(error.value)
+    assert check_mesh(config_of(tmp_path, data=4, tensor=2), policy).size == 8
+    assert check_mesh(config_of(tmp_path, data=1, tensor=8)).size == 8
+
+
+def test_a_given_start_is_copied(tmp_path):
+    """The train step donates its state, and the caller's arrays must survive that."""
+    given = jax.tree.map(jnp.asarray, start_params())
+    learner = make_learner(
+        lever_config(tmp_path), POLICY, given, num_tasks=20, train_ids=np.arange(12)
+    )
+    state = learner.begin()
+    state.params["table"].delete()
+    np.testing.assert_array_equal(given["table"], start_params()["table"])
