@@ -62,7 +62,7 @@ def cases() -> list[Case]:
             mrope_section=(8, 12, 12),
         )
         config = dataclasses.replace(tiny, vision=vision, text=text)
-        work = Workload(height=224, width=336, images=1, prompt=192, response=32)
+        work = Workload(height=336, width=448, images=1, prompt=320, response=24)
         return [
             Case(
                 name="30 M, as Qwen2.5-VL",

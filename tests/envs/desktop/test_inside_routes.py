@@ -293,7 +293,12 @@ def test_spreadsheet(own):
         return {one.label: one for one in client.view(widgets=True).widgets}
 
     assert wait_for(lambda: {"File", "Bold", "Sheet1"} <= set(seen()))
-    widgets = client.view(widgets=True).widgets
+
+    def everything():
+        view = client.view(widgets=True)
+        return view.widgets if view.complete else None
+
+    widgets = wait_for(everything)
     assert len([one for one in widgets if one.label == "File"]) == 1
     assert not [one for one in widgets if one.label in ("A1", "B7")]
     # LibreOffice says places that are off by its menu bar's height.
