@@ -20,6 +20,14 @@ _LEAST_FAULTS = 64
 """Faults in a row that end a run: a task that never sets up must not be enough."""
 
 
+class _Phones(Closing):
+    """Phones that nobody waits for once the run is over."""
+
+    def hurry(self) -> None:
+        """Give up on servers that have gone."""
+        self._make.hurry()
+
+
 def open_androidworld(
     config: ExperimentConfig, policy: Policy, report: ReportFn
 ) -> DesktopBackend:
@@ -55,7 +63,7 @@ def open_androidworld(
         resources = opened.pop_all()
     return screen_backend(
         "androidworld",
-        Closing(fleet, resources),
+        _Phones(fleet, resources),
         tasks,
         config,
         policy,

@@ -56,6 +56,7 @@ class DesktopBackend(HostBackend):
 
     def close(self) -> None:
         """Close the environments, then end the desktops."""
+        getattr(self._fleet, "hurry", bool)()  # one may wait for a phone that has gone
         try:
             super().close()
         finally:

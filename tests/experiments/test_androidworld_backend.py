@@ -1,5 +1,6 @@
 """AndroidWorld's servers as a backend of a run, and what it says when it cannot be."""
 
+import concurrent.futures
 import dataclasses
 import json
 import socket
@@ -15,6 +16,7 @@ from experiments.config import ExperimentConfig
 from experiments.env_config import EnvConfig
 from experiments.errors import UsageError, as_usage_error
 from stepjax.envs.actions import ActionKind
+from stepjax.envs.androidworld import AndroidWorldError
 from stepjax.envs.screen_actions import SCREEN_KINDS
 from tests.envs.androidworld.stand_in import TASKS, PhoneServer, serving
 
@@ -117,6 +119,20 @@ def test_lists_of_tasks(phone, tmp_path):
     backend.close()
     file.unlink()
     assert "cannot be read" in refusal(config)
+
+
+def test_a_run_ends_at_once_while_its_server_is_away(phone):
+    """Closing does not wait for a server that an environment waits for."""
+    with serving(PhoneServer()) as other:
+        other.size = SIZE
+        backend: Any = open_androidworld(config_of(other.url), done_policy(), None)  # pyright: ignore
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(backend._fleet, 0)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.2)
+        backend.close()
+        with pytest.raises(AndroidWorldError, match="no connection"):
+            waiting.result(60)
 
 
 def test_one_seed_for_the_whole_suite(phone):

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import logging
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -97,6 +98,7 @@ class AndroidWorldFleet:
         self._devices = [AdbDevice(serial, adb=adb) for serial in serials]
         self._size = ScreenSize(self._settings.screen)
         self._states = ScreenStates()
+        self._over = threading.Event()
         self._journals: list[Journal] = []
         with contextlib.ExitStack() as undo:
             for url in self.urls:
@@ -148,6 +150,10 @@ class AndroidWorldFleet:
         """Nothing of its own: the pool counts what fails."""
         return {}
 
+    def hurry(self) -> None:
+        """Wait for no server that has gone: the run is over. Safe from any thread."""
+        self._over.set()
+
     def close(self) -> None:
         """Tear down what is set up, and give the servers free; may be called twice."""
         for index, journal in enumerate(self._journals):
@@ -165,6 +171,7 @@ class AndroidWorldFleet:
             settings=self._settings,
             size=self._size,
             device=self._devices[index] if self._devices else None,
+            over=self._over,
         )
 
     def _greet(self, index: int) -> tuple[str, ...]:

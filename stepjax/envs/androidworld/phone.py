@@ -83,6 +83,7 @@ class Phone:
       settings: How it is driven.
       size: What its screen must be.
       device: The phone through adb, where that reaches it.
+      over: Set once nothing is worth waiting for any more; None for never.
 
     Attributes:
       url: The server's address.
@@ -96,13 +97,14 @@ class Phone:
         settings: AndroidWorldSettings,
         size: ScreenSize,
         device: AdbDevice | None = None,
+        over: threading.Event | None = None,
     ):
         self._client = AndroidWorldClient(url, seconds=settings.seconds)
         self.url = self._client.url
         self._journal = journal
         self._settings, self._size, self._device = settings, size, device
         self._goal = ""
-        self._gone = threading.Event()
+        self._gone, self._over = threading.Event(), over or threading.Event()
         journal.owner = self
 
     def connect(self, patience: float = 0.0) -> tuple[str, ...]:
@@ -124,7 +126,8 @@ class Phone:
                 self._client.check()
                 break
             except _NOT_YET:
-                if time.monotonic() >= until or self._gone.wait(_WAIT):
+                late = time.monotonic() >= until or self._over.is_set()
+                if late or self._gone.wait(_WAIT):
                     raise
         if self._device is not None:
             self._size.check(self._device.size(), f"adb of {self._device.serial}")

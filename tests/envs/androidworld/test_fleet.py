@@ -1,5 +1,6 @@
 """Several servers: addresses, locks, what a crash left, and what must be the same."""
 
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -163,6 +164,20 @@ def test_patience(make, phone, settings):
         url = gone.url
     with pytest.raises(UnreachableError):
         make(url).open()
+
+
+def test_nobody_is_waited_for_at_the_end(make, phone):
+    """A run that is stopped while its server is away ends at once."""
+    with serving(PhoneServer()) as gone:
+        url = gone.url
+    fleet = make(url, settings=AndroidWorldSettings(patience=3600.0))
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(fleet, 0)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        fleet.hurry()
+        with pytest.raises(UnreachableError):
+            waiting.result(60)
 
 
 def test_numbers_of_serials(make, phone):
