@@ -1,6 +1,8 @@
 """Episodes on a stand-in's phone: scored as AndroidWorld does, torn down always."""
 
+import contextlib
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -16,7 +18,12 @@ from stepjax.envs.androidworld.errors import (
 from stepjax.envs.androidworld.fleet import AndroidWorldFleet
 from stepjax.envs.base import Task
 from stepjax.envs.pool import Deadlines, EnvironmentPool, TrajectoryStatus
-from tests.envs.androidworld.stand_in import SWITCH, format_action
+from tests.envs.androidworld.stand_in import (
+    SWITCH,
+    PhoneServer,
+    format_action,
+    serving,
+)
 
 ON, OFF, QUESTION, HALF = (
     Task(task_id=index, name=name, instruction="", domain="")
@@ -284,6 +291,50 @@ def test_a_pool_survives_every_fault(fleet, phone):
     assert all(result.status is TrajectoryStatus.COMPLETED for result in results)
     assert len(said) >= 6 and not any("\n" in line for line in said)
     assert phone.left == []
+
+
+def test_a_server_that_dies_mid_episode_is_waited_for(settings, tmp_path):
+    """Gone for a while, then another process of it: a fault, no reward, a new start."""
+    phone, died = PhoneServer(), threading.Event()
+    settings = dataclasses.replace(settings, patience=60.0)
+    with contextlib.ExitStack() as life:
+        life.enter_context(serving(phone))
+        port = int(phone.url.rsplit(":", 1)[1])
+
+        def die_and_return() -> None:
+            assert died.wait(60)
+            life.pop_all().close()
+            died.clear()
+            phone.restart()
+            phone.bluetooth = True  # what a task left; it must not be scored
+            died.wait(0.5)
+            life.enter_context(serving(phone, port))
+
+        phone.fail("/execute_action", None, died.set)
+        killer = threading.Thread(target=die_and_return, daemon=True)
+        killer.start()
+        fleet = AndroidWorldFleet(
+            [phone.url], budget_of=lambda task: 9, settings=settings,
+            format_action=format_action, journals=tmp_path,
+        )  # fmt: skip
+        said = []
+
+        def act(ready):
+            if died.is_set():
+                killer.join(60)
+            return [(TOGGLE, WAIT, DONE)[one.step % 3] for one in ready]
+
+        with EnvironmentPool(
+            fleet, num_envs=1, max_retries=5, backoff_seconds=0.0, report=said.append,
+            deadlines=Deadlines(create=90, reset=60, step=60, evaluate=60, close=60),
+        ) as pool:  # fmt: skip
+            (result,) = pool.run([(ON, 1)], act, max_steps=5)
+        killer.join(60)
+        assert result.status is TrajectoryStatus.COMPLETED and result.reward == 1.0
+        assert said and not any("\n" in line for line in said)
+        assert phone.calls.count("/task/score") == 1
+        fleet.close()
+        assert phone.left == []
 
 
 def test_a_hanging_call_is_killed_and_its_task_torn_down(fleet, phone):
