@@ -109,8 +109,10 @@ def tree_digest(tree: Any) -> str:
         if jax.dtypes.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            mesh: Any = getattr(leaf.sharding, "mesh", None)
-            leaf = _copy_to(replicated(mesh))(leaf).addressable_data(0)
+            if not leaf.is_fully_replicated:
+                mesh: Any = getattr(leaf.sharding, "mesh", None)
+                leaf = _copy_to(replicated(mesh))(leaf)
+            leaf = leaf.addressable_data(0)
         array = np.ascontiguousarray(jax.device_get(leaf))
         head = f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};"
         digest.update(head.encode())

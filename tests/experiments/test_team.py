@@ -1,11 +1,14 @@
 """What the processes of a run agree on, played by threads."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from experiments.errors import RunError, UsageError
 from experiments.follower_folder import open_run_folder
 from experiments.team import Team, _near_owners
+from stepjax.batching import concatenate_rows, prompt_ids
 from stepjax.types import StepBatch
 from tests.experiments.lever_world import lever_config
 from tests.launch.meetings import connected, together
@@ -101,6 +104,32 @@ def test_rows_are_pooled_in_the_order_of_one_process(teams):
         mine = everyone.prompt["owner"] == index
         at = everyone.prompt["row"][mine]
         np.testing.assert_array_equal(own.task_id[at], everyone.task_id[mine])
+
+
+def test_prompts_are_known_again_wherever_they_were_seen(teams):
+    """Rows 0 and 1 of every process show the same two screens; the others differ."""
+
+    def mine(team):
+        index, count = team.peers.index, (3, 0, 5)[team.peers.index]
+        own = rows(count, 100 * index)
+        screen = np.asarray(own.prompt["screen"]).copy()
+        screen[:2] = [[1], [2]][:count]
+        return dataclasses.replace(own, prompt={"screen": screen})
+
+    whole = concatenate_rows(*(mine(team) for team in teams))
+
+    def number(team):
+        everyone, own = team.pool_rows("x", mine(team))
+        return team.prompt_ids("y", everyone, own)
+
+    for found in together(*(lambda t=t: number(t) for t in teams)):
+        np.testing.assert_array_equal(found, prompt_ids(whole))
+    assert prompt_ids(whole).tolist() == [0, 1, 2, 0, 1, 3, 4, 5]
+    alone = Team()
+    everyone, own = alone.pool_rows("x", whole)
+    np.testing.assert_array_equal(
+        alone.prompt_ids("y", everyone, own), prompt_ids(whole)
+    )
 
 
 def test_one_folder_for_all(teams, tmp_path):

@@ -1,5 +1,6 @@
 """Two real processes of four devices run the loop: numbers, deaths, other meshes."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ import pytest
 TIMEOUT = 600.0  # seconds; generous, because machines may be busy
 SOON = 60.0  # seconds within which the survivors of a death must end
 ROUNDS = 6
+BUSY = ("time/", "compile/", "env/policy_batch")
+"""Metrics that depend on how busy the machine is."""
 
 Start = Callable[..., subprocess.Popen]
 
@@ -96,7 +99,7 @@ def same_numbers(folder: Path, other: Path, tolerance: float = 1e-5) -> None:
     found, wanted = lines(folder), lines(other)
     assert len(found) == len(wanted) > 1
     for row, right in zip(found, wanted, strict=True):
-        names = {name for name in right if not name.startswith(("time/", "compile/"))}
+        names = {name for name in right if not name.startswith(BUSY)}
         assert names <= row.keys()
         assert {n: row[n] for n in names} == pytest.approx(
             {n: right[n] for n in names}, rel=tolerance, abs=tolerance
@@ -197,3 +200,48 @@ def test_main_job(start, tmp_path):
     )
     same_numbers(tmp_path / "two", tmp_path / "one")
     assert (tmp_path / "two" / "report.html").exists()
+
+
+def model_job(checkpoint: Path, folder: Path, *more: str) -> list[str]:
+    from tests.experiments.test_qwen_vl import arguments
+
+    return ["tests.experiments.model_process", *arguments(checkpoint, folder), *more]
+
+
+@pytest.mark.slow
+def test_a_vision_language_model(start, tmp_path):
+    """Rendered screens, groups that share a prompt: the losses of one process."""
+    pytest.importorskip("safetensors", reason="needs the extra vlm")
+    pytest.importorskip("tokenizers", reason="needs the extra vlm")
+    from stepjax.models.qwen_vl.config import PRESETS
+    from stepjax.models.qwen_vl.tiny import write_tiny_checkpoint
+
+    config = PRESETS["tiny-qwen2-vl"]  # with one layer it compiles sooner
+    config = dataclasses.replace(
+        config,
+        text=dataclasses.replace(config.text, num_layers=1),
+        vision=dataclasses.replace(config.vision, depth=1),
+    )
+    checkpoint = tmp_path / "tiny"
+    write_tiny_checkpoint(checkpoint, config)
+    (checkpoint / "wording.txt").write_text("{instruction}")
+    finish([start(model_job(checkpoint, tmp_path / "one"), devices=8)])
+    place = ("--launch.coordinator", f"localhost:{free_port()}")
+    finish(
+        [
+            start(
+                model_job(
+                    checkpoint,
+                    tmp_path / "two",
+                    *(*place, "--launch.num-processes", "2"),
+                    *("--launch.process-id", str(index)),
+                )
+            )
+            for index in range(2)
+        ]
+    )
+    same_numbers(tmp_path / "two", tmp_path / "one")
+    rounds = [row for row in lines(tmp_path / "two") if row["round"] > 0]
+    assert sum(row["update/count"] for row in rounds) >= 2
+    # Two members of every step share a prompt, wherever it was seen.
+    assert all(row["augment/rows"] > row["augment/steps"] for row in rounds)
