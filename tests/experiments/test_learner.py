@@ -56,6 +56,7 @@ def test_states_are_named_as_they_were():
     assert names[0] == names[1]
 
 
+@pytest.mark.slow
 def test_a_run_with_small_moments_goes_on_with_them_only(tmp_path):
     def run(folder, rounds, optim=SMALL):
         config = lever_config(tmp_path / folder, rounds=rounds, optim=optim)
@@ -146,7 +147,7 @@ def test_the_first_state_is_nowhere_whole(policy, tmp_path, monkeypatch):
         assert kernel.addressable_shards[0].data.size * 4 == kernel.size
     largest = max(leaf.size for leaf in jax.tree.leaves(state.params))
     for array in made:
-        assert max(part.data.size for part in array.addressable_shards) < largest / 2
+        assert max(part.data.size for part in array.addressable_shards) <= largest / 2
     sizes = {name: size for name, size in read if name.endswith("up/kernel")}
     layers = state.params["decoder"]["layers"]["up"]["kernel"]
     assert sizes["decoder/layers/up/kernel"] * 4 * layers.shape[0] == layers.size

@@ -111,9 +111,9 @@ def test_prompts_are_known_again_wherever_they_were_seen(teams):
 
     def mine(team):
         index, count = team.peers.index, (3, 0, 5)[team.peers.index]
-        own = rows(count, 100 * index)
+        own = rows(count, 100 * index + 10)
         screen = np.asarray(own.prompt["screen"]).copy()
-        screen[:2] = [[1], [2]][:count]
+        screen[:2] = np.array([[1], [2]])[:count]
         return dataclasses.replace(own, prompt={"screen": screen})
 
     whole = concatenate_rows(*(mine(team) for team in teams))
