@@ -20,13 +20,24 @@ __all__ = ["Programs", "Slots", "make_programs"]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Slots:
-    """Responses under way, N of them; leaves of the cache have N rows."""
+    """Responses under way, N of them.
+
+    Attributes:
+      cache: What they go on from, N rows.
+      keys: [N] keys.
+      token: [N] int32. Drawn last, not decoded yet.
+      place: [N] int32. Rotary position of that token.
+      count: [N] int32. Tokens drawn.
+      alive: [N] bool. Whether a response goes on.
+      tokens: [N, A] int32.
+      log_prob: [N, A] float32.
+    """
 
     cache: Any
     keys: jax.Array  # [N] keys
-    token: jax.Array  # [N] int32. Drawn last, not decoded yet.
-    place: jax.Array  # [N] int32. Rotary position of that token.
-    count: jax.Array  # [N] int32. Tokens drawn.
+    token: jax.Array  # [N] int32
+    place: jax.Array  # [N] int32
+    count: jax.Array  # [N] int32
     alive: jax.Array  # [N] bool
     tokens: jax.Array  # [N, A] int32
     log_prob: jax.Array  # [N, A] float32
