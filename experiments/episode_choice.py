@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.episodes import Episode, episode_from_frames
+from experiments.success import solved
 from stepjax.rollout.backend import Backend
 from stepjax.types import Trajectories
 
@@ -48,7 +49,7 @@ def record_episodes(
         for moment, weights in params.items()
     }
     success = {
-        moment: np.asarray(found.valid) & (np.asarray(found.reward) > 0)
+        moment: np.asarray(found.valid) & solved(np.asarray(found.reward))
         for moment, found in tried.items()
     }
     lengths = {
@@ -121,5 +122,5 @@ def _replay(
         task=backend.tasks.names[task],
         moment=moment,
         split="unseen task" if unseen else "training task",
-        success=bool(found.valid[index]) and float(found.reward[index]) > 0,
+        success=bool(found.valid[index]) and bool(solved(found.reward[index])),
     )

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.success import solved
 from experiments.team import Team
 from stepjax.rollout.backend import Backend, TaskTable
 
-__all__ = ["Evaluation", "evaluate", "evaluation_seeds", "summarize"]
+__all__ = ["Evaluation", "evaluate", "evaluation_seeds", "mean_scores", "summarize"]
 
 _HIGH_BIT = np.uint32(2**31)  # training seeds lie below it
 _GOOD = 0.6
@@ -60,12 +61,12 @@ def evaluate(
     valid, reward = team.gather("evaluation", (found.valid, found.reward))
     shape = (len(task_ids), episodes_per_task)
     tried = valid.reshape(shape).sum(axis=1)
-    solved = (valid & (reward > 0)).reshape(shape).sum(axis=1)
+    wins = (valid & solved(reward)).reshape(shape).sum(axis=1)
+    scores = np.where(valid, reward, 0.0).reshape(shape).sum(axis=1)
     with np.errstate(invalid="ignore"):
-        success = solved / tried
-    return Evaluation(
-        task_ids=task_ids, success=success, metrics=summarize(table, task_ids, success)
-    )
+        success, score = wins / tried, scores / tried
+    metrics = summarize(table, task_ids, success) | mean_scores(table, task_ids, score)
+    return Evaluation(task_ids=task_ids, success=success, metrics=metrics)
 
 
 def evaluation_seeds(key: jax.Array, count: int) -> np.ndarray:
@@ -105,6 +106,28 @@ def summarize(
         "eval/train_above_60": int(np.sum(success[train] > _GOOD)),
         "eval/unseen_above_60": int(np.sum(success[unseen] > _GOOD)),
     }
+
+
+def mean_scores(
+    table: TaskTable, task_ids: np.ndarray, score: np.ndarray
+) -> dict[str, float]:
+    """Mean rewards, infeasible tasks included, as OSWorld and AndroidWorld give them.
+
+    Args:
+      table: The backend's tasks.
+      task_ids: [E] int. Tasks evaluated.
+      score: [E] float. Mean reward of each, NaN if unknown.
+
+    Returns:
+      `eval/train_score` and `eval/unseen_score`, where any is known.
+    """
+    trained = np.isin(task_ids, table.train_ids)
+    unseen = np.isin(task_ids, table.unseen_ids)
+    means = {
+        "eval/train_score": _mean(score[trained]),
+        "eval/unseen_score": _mean(score[unseen]),
+    }
+    return {name: mean for name, mean in means.items() if not math.isnan(mean)}
 
 
 def _mean(values: np.ndarray) -> float:

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 import stepjax
 from experiments.config import AlgoConfig
+from experiments.success import solved
 from stepjax import batching
 from stepjax.types import StepBatch, Trajectories
 
@@ -212,7 +213,7 @@ def success_only(
       Advantages [M, L] float32, and [M, L] bool, True for steps to learn from.
     """
     del group_size, discount
-    success = outcomes.valid & (outcomes.reward > 0)
+    success = outcomes.valid & solved(outcomes.reward)
     scores = stepjax.success_rate_advantage(outcomes.reward, rate[outcomes.task_id])
     keep = outcomes.step_mask & success[:, None]
     return jax.vmap(stepjax.step_advantages)(

@@ -17,6 +17,7 @@ import stepjax
 from experiments.config import AlgoConfig
 from experiments.methods import METHODS, AdvantageFn, Outcomes, method_numbers
 from experiments.placement import local_key
+from experiments.success import solved
 from experiments.team import Team
 from stepjax.batching import flatten_steps, take_rows
 from stepjax.models.policy import Policy
@@ -162,7 +163,7 @@ def assign_credit(
 @functools.cache
 def _credit_program(advantage_fn: AdvantageFn, group_size: int) -> Callable[..., tuple]:
     def credit(record, outcomes, *, discount, augment_threshold):
-        success = outcomes.valid & (outcomes.reward > 0)
+        success = outcomes.valid & solved(outcomes.reward)
         record = stepjax.update_success_rate(
             record, outcomes.task_id, success, outcomes.valid, group_size=group_size
         )

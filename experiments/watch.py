@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.methods import Outcomes
 from experiments.round import Credit, RoundPlan
+from experiments.success import solved
 
 __all__ = ["round_metrics", "task_counts", "warnings_for"]
 
@@ -38,7 +39,7 @@ def round_metrics(
         (outcomes.valid, outcomes.reward, outcomes.step_mask)
     )
     rate = np.asarray(jax.device_get(credit.record.rate))
-    success = valid & (reward > 0)
+    success = valid & solved(reward)
     _, counts = np.unique(plan.task_ids, return_counts=True)
     easy = rate[plan.task_ids[success]] > _EASY
     used = credit.plain | credit.selected
@@ -73,11 +74,11 @@ def task_counts(outcomes: Outcomes, rate: Any) -> dict[str, list]:
     )
     tasks, index = np.unique(ids, return_inverse=True)
     tried = np.bincount(index, weights=valid, minlength=len(tasks))
-    solved = np.bincount(index, weights=valid & (reward > 0), minlength=len(tasks))
+    wins = np.bincount(index, weights=valid & solved(reward), minlength=len(tasks))
     return {
         "task_ids": tasks.tolist(),
         "trajectories": tried.astype(int).tolist(),
-        "successes": solved.astype(int).tolist(),
+        "successes": wins.astype(int).tolist(),
         "rate": [round(float(value), 4) for value in np.asarray(rate)[tasks]],
     }
 
