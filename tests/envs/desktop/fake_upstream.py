@@ -14,6 +14,7 @@ TOKEN = "let-me-in"
 _REQUESTS = """
 import urllib.error, urllib.request
 class RequestException(IOError): pass
+class Timeout(RequestException): pass
 class _Answer:
     def __init__(self, content): self.content = content
     def raise_for_status(self): pass
@@ -86,6 +87,21 @@ class DesktopEnv:
         if path:
             open(path, "w").close()
 def raise_it(env): raise ValueError("a broken\\ndocument")
+def late(env): raise requests.Timeout("read timed out")
+def wrapped(env):
+    try: raise TimeoutError("timed out")
+    except TimeoutError as error: raise ValueError("no answer") from error
+def starve(env): raise MemoryError()
+def fill(env): raise OSError(int(env.options["errno"]), "no")
+def lack(env): import no_such_package
+def import_it(env):
+    path = os.path.join(env.cache_dir, "agent.py")
+    os.makedirs(env.cache_dir, exist_ok=True)
+    with open(path, "w") as file: file.write("import no_such_package")
+    exec(compile(open(path).read(), path, "exec"), {})
+def run_theirs(env):
+    if env.options.get("fail"): env.controller.get_accessibility_tree()
+    return 1
 def recurse(env): return recurse(env)
 def forge(env):
     for fd in range(3, 12):
@@ -121,7 +137,14 @@ BEHAVIORS = {
         if os.path.isdir("/sys/class/net") else
         open("/proc/net/dev").read().strip().splitlines()[2:])),
     "canary": lambda env: float(os.path.exists(env.options["path"])),
-    "check_python_file_by_test_suite": lambda env: 1,
+    "late": late,
+    "wrapped": wrapped,
+    "starve": starve,
+    "fill": fill,
+    "lack": lack,
+    "import": import_it,
+    "check_python_file_by_test_suite": run_theirs,
+    "check_gnome_favorite_apps": run_theirs,
 }
 """
 

@@ -1,5 +1,6 @@
 """Upstream's worker process, with a stand-in for upstream: faults and sandbox."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -182,12 +183,50 @@ def test_a_bad_worker_is_ended_and_replaced(evaluators, address, func, message):
     assert evaluators.judge(make_task("one"), address).score == 1.0
 
 
-def test_a_worker_that_ran_the_agents_code_is_not_used_again(evaluators, address):
+@pytest.mark.parametrize("fail", [False, True])
+@pytest.mark.parametrize(
+    "func", ["check_python_file_by_test_suite", "check_gnome_favorite_apps"]
+)
+def test_a_worker_that_ran_the_agents_code_is_not_used_again(
+    evaluators, address, func, fail
+):
     evaluators.judge(make_task("one"), address)
     first = list(evaluators._workers._idle)
-    evaluators.judge(make_task("check_python_file_by_test_suite"), address)
+    spec = make_task(func, options={"fail": fail})
+    if fail:  # the agent's code can have it answer whatever it likes
+        with pytest.raises(UpstreamError, match="no accessibility tree"):
+            evaluators.judge(spec, address)
+    else:
+        evaluators.judge(spec, address)
     assert first and not evaluators._workers._idle
     assert not first[0].alive()
+
+
+@pytest.mark.parametrize(
+    ("func", "options"),
+    [
+        ("late", {}),
+        ("wrapped", {}),
+        ("starve", {}),
+        ("fill", {"errno": errno.ENOSPC}),
+        ("fill", {"errno": errno.EMFILE}),
+        ("lack", {}),
+    ],
+)
+def test_what_this_machine_lacks_is_a_fault_and_not_a_zero(
+    evaluators, address, func, options
+):
+    with pytest.raises(UpstreamError, match="the evaluator failed: "):
+        evaluators.judge(make_task(func, options=options), address)
+    assert evaluators.judge(make_task("one"), address).score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("func", "options"), [("import", {}), ("fill", {"errno": errno.ENOENT})]
+)
+def test_what_the_agent_left_out_is_a_zero(evaluators, address, func, options):
+    verdict = evaluators.judge(make_task(func, options=options), address)
+    assert verdict.score == 0.0 and verdict.note
 
 
 def test_assets_are_given_along(evaluators, address, cache):

@@ -38,9 +38,13 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 
-# These import what the agent has written; their worker is not used again.
+# These run what the agent has written; their worker is not used again.
 _RUNS_AGENT_CODE = frozenset(
-    {"check_python_file_by_test_suite", "check_python_file_by_gold_file"}
+    {
+        "check_gnome_favorite_apps",  # passes what a command printed to eval()
+        "check_python_file_by_gold_file",
+        "check_python_file_by_test_suite",
+    }
 )
 
 # Where a virtual machine's browser and player listen, besides its server. Those of a
@@ -178,13 +182,15 @@ class Evaluators:
         """
         with self._request(spec, desktop, timeout) as (worker, request):
             request["ended_by"] = "FAIL" if ended_by is ActionKind.FAIL else "DONE"
-            with _resting(desktop) as rest:
-                request["pause"] = rest is not None
-                answer = worker.call(
-                    "evaluate", request, timeout=timeout, on_pause=rest
-                )
-            if any(c.metric in _RUNS_AGENT_CODE for c in spec.evaluator.checks):
-                worker.close()
+            try:
+                with _resting(desktop) as rest:
+                    request["pause"] = rest is not None
+                    answer = worker.call(
+                        "evaluate", request, timeout=timeout, on_pause=rest
+                    )
+            finally:  # what has been loaded can make any answer, an error too
+                if any(c.metric in _RUNS_AGENT_CODE for c in spec.evaluator.checks):
+                    worker.close()
         verdict = read_verdict(answer)
         if verdict.note:
             _LOG.info("%s scores 0: %s", spec.name, verdict.note)

@@ -7,6 +7,7 @@ imports nothing of stepjax.
 
 import base64
 import collections
+import errno
 import importlib
 import importlib.metadata
 import json
@@ -27,6 +28,9 @@ __all__ = ["main"]
 _REFUSED_PORT = 1  # nobody listens there: an address that fails at once
 _CHUNK = 1 << 16
 _PROBE_SECONDS = 5.0
+_EXHAUSTED = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+)
 _BUSY_STEPS = ("launch", "open", "activate_window")
 _CALLS = frozenset(
     "names setup evaluate vm_open vm_reset vm_step vm_evaluate vm_close".split()
@@ -172,9 +176,24 @@ class _Upstream:
         except Exception as error:  # whatever a metric makes of a broken document
             if isinstance(error, _Fault):
                 raise
+            if self._is_fault(error):
+                raise _Fault(f"the evaluator failed: {_one_line(error)}") from error
             self._probe(env, error)
             return {"score": 0.0, "note": _one_line(error)}
         return _scored(value)
+
+    def _is_fault(self, error: BaseException) -> bool:
+        """True if this machine is to blame, not what the agent left."""
+        late = (TimeoutError, self._requests.Timeout)
+        seen: list[BaseException] = []
+        cause: BaseException | None = error
+        while cause is not None and cause not in seen:
+            seen.append(cause)
+            # Libraries wrap timeouts and failed allocations in errors of their own.
+            if isinstance(cause, late) or _exhausted(cause):
+                return True
+            cause = cause.__cause__ or cause.__context__
+        return isinstance(error, ImportError) and _is_installed(_origin(error))
 
     def _probe(self, env: typing.Any, error: Exception) -> None:
         """Raise unless the desktop answers: then `error` is the agent's doing."""
@@ -286,6 +305,28 @@ def _scored(value: typing.Any) -> dict:
     if not math.isfinite(score):
         return {"score": 0.0, "note": f"the metric returned {score}"}
     return {"score": min(max(score, 0.0), 1.0), "note": ""}
+
+
+def _exhausted(error: BaseException) -> bool:
+    """True if memory, room on the disk, files or processes have run out."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, OSError) and error.errno in _EXHAUSTED
+
+
+def _origin(error: BaseException) -> str:
+    """File of the code that raised an error."""
+    trace, file = error.__traceback__, ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        trace = trace.tb_next
+    return file
+
+
+def _is_installed(file: str) -> bool:
+    """True for a file of the evaluators or of Python, not of the agent."""
+    folders = {os.path.realpath(one) for one in (sys.prefix, sys.base_prefix)}
+    return any(os.path.realpath(file).startswith(one + os.sep) for one in folders)
 
 
 def _one_line(error: BaseException) -> str:
