@@ -82,7 +82,12 @@ class ModelPolicy(QwenVLPolicy):
         Returns:
           What `sampler` and `regroup` take.
         """
-        return acting_copy(self.model, params, jax.tree.leaves(params)[0].sharding.mesh)
+        mesh = jax.tree.leaves(params)[0].sharding.mesh
+        copy = acting_copy(self.model, params, mesh)
+        made_of = getattr(self.sampler, "made_of", None)
+        if made_of is not None:  # it hands parameters over, once each
+            made_of(copy, params)
+        return copy
 
     def load_to_act(self, mesh: jax.sharding.Mesh) -> Any:
         """The checkpoint's parameters as this process acts with them.

@@ -280,7 +280,10 @@ class HostBackend:
         return self.pool.counts.metrics()
 
     def close(self) -> None:
-        """Close the environments."""
+        """Close the environments, and the sampler if it can be closed."""
+        close = getattr(self._sampler, "close", None)
+        if close is not None:
+            close()
         self.pool.close()
 
     def _bucket(self, count: int) -> int:

@@ -19,6 +19,7 @@ log-probabilities, and the loss corrects for the difference.
 import collections
 import concurrent.futures
 import dataclasses
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from stepjax.models.qwen_vl.server_messages import (
     prompt_text,
     to_png_url,
 )
+from stepjax.models.qwen_vl.server_threads import Threads
 
 __all__ = ["SERVER_KINDS", "ServerSampler", "ServerSettings"]
 
@@ -118,17 +120,13 @@ class ServerSampler:
         self._most, self._stops = max_new_tokens, tuple(stop_tokens)
         self._top_p, self._stop_strings = top_p, tuple(stop_strings)
         self._export, self._folder = export, folder
-        self._connection = Connection(
-            settings.url, retries=settings.retries, seconds=settings.deadline_seconds
-        )
+        self._open()
         self._kind, self._model = self._find_out()
-        self._threads = concurrent.futures.ThreadPoolExecutor(
-            settings.concurrency, thread_name_prefix="stepjax-server"
-        )
         self._asked: dict[int, concurrent.futures.Future[Answer]] = {}
         self._seeds: Callable[[int, int], int] = lambda episode, step: 0
         self._temperature = 1.0
-        self._given: list[Any] | None = None
+        self._given: _Arrays | None = None
+        self._copied: tuple[_Arrays, _Arrays] | None = None
         self.counts: collections.Counter[str] = collections.Counter()
 
     @property
@@ -150,19 +148,16 @@ class ServerSampler:
         Raises:
           ServerError: If the server does not take the weights.
         """
-        for future in self._asked.values():
-            future.cancel()
-        self._asked.clear()
-        leaves = jax.tree.leaves(params)
+        self.rest()
+        if self._closed:
+            self._open()
+        arrays = _Arrays(params)
+        if self._copied is not None and arrays.are(self._copied[0]):
+            arrays = self._copied[1]
         known = self._given
-        if known is None:
-            fresh = self._export is not None
-        else:
-            pairs = zip(leaves, known, strict=True)
-            fresh = any(one is not other for one, other in pairs)
-        if fresh:
+        if self._export is not None if known is None else not arrays.are(known):
             self._hand_over(params)
-        self._given = leaves
+        self._given = arrays
         base = np.asarray(jax.random.key_data(key)).astype(np.uint64).ravel()
         words = [int(word) for word in base]
 
@@ -172,6 +167,24 @@ class ServerSampler:
 
         self._seeds = seed_of
         self._temperature = float(temperature)
+
+    def made_of(self, copy: Any, source: Any) -> None:
+        """Note that a copy of parameters is as good as what it was made of.
+
+        `start` then hands over one copy of the same parameters, not each. Nothing is
+        kept but which arrays they are.
+
+        Args:
+          copy: Parameters that `start` may be given.
+          source: What they were made of.
+        """
+        self._copied = _Arrays(copy), _Arrays(source)
+
+    def rest(self) -> None:
+        """Forget all requests; parameters are not held in any case."""
+        for future in self._asked.values():
+            future.cancel()
+        self._asked.clear()
 
     def begin(self, ticket: int, prompt: Any, episode: int, step: int) -> None:
         """Send a request.
@@ -208,10 +221,24 @@ class ServerSampler:
         return [(ticket, self._asked.pop(ticket).result()) for ticket in done]
 
     def close(self) -> None:
-        """End the threads; requests under way are not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Forget all requests, and send none again; `start` opens the sampler again.
+
+        Requests under way are not waited for, here or at the end of the process.
+        """
+        self.rest()
+        self._closed = True
+        self._connection.close()
+        self._threads.close()
 
     # Asking.
+
+    def _open(self) -> None:
+        settings = self._settings
+        self._closed = False
+        self._connection = Connection(
+            settings.url, retries=settings.retries, seconds=settings.deadline_seconds
+        )
+        self._threads = Threads(settings.concurrency)
 
     def _find_out(self) -> tuple[str, str]:
         """Which server it is, and the name of the model."""
@@ -333,6 +360,7 @@ class ServerSampler:
                 f"{self._settings.url} has other weights than the policy, and there is "
                 "no folder to hand over new ones."
             )
+        self._given = None  # until it is known that the server took them
         # By turns, so that the server never reads what is being written.
         folder = self._folder / f"weights-{self.counts['handed_over'] % 2}"
         self._export(params, folder)
@@ -355,6 +383,21 @@ class ServerSampler:
             self._connection.post("/collective_rpc", body, seconds=seconds)
             self._connection.post("/reset_prefix_cache", {}, seconds=seconds)
         self.counts["handed_over"] += 1
+
+
+class _Arrays:
+    """Which arrays a tree holds, without keeping them."""
+
+    def __init__(self, tree: Any):
+        self._leaves = [weakref.ref(leaf) for leaf in jax.tree.leaves(tree)]
+
+    def are(self, other: "_Arrays") -> bool:
+        """Whether they are the same ones, and still there."""
+        mine, theirs = ([leaf() for leaf in one._leaves] for one in (self, other))
+        return len(mine) == len(theirs) and all(
+            one is not None and one is two
+            for one, two in zip(mine, theirs, strict=True)
+        )
 
 
 def _named_id(token: str) -> int:

@@ -3,7 +3,7 @@
 import http.client
 import json
 import socket
-import time
+import threading
 import urllib.error
 import urllib.request
 from typing import Any
@@ -34,6 +34,11 @@ class Connection:
         self._url = url.rstrip("/").removesuffix("/v1")
         self._retries = retries
         self._seconds = seconds
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Nothing is sent again: a request that fails from now on fails for good."""
+        self._closed.set()
 
     def get(self, path: str) -> dict[str, Any]:
         """What the server answers to a GET.
@@ -76,9 +81,10 @@ class Connection:
                         f"{self._url}{path} does not answer {tried}: "
                         f"{_reason(error, seconds)}. Is the server up?"
                     ) from error
-            time.sleep(pause)
+            if self._closed.wait(pause):
+                break
             pause = min(2 * pause, _LONGEST_PAUSE)
-        raise ServerError(f"{self._url}{path} was never asked.")
+        raise ServerError(f"{self._url}{path} did not answer before it was given up.")
 
     def _once(self, path: str, data: bytes | None, seconds: float) -> dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 (the scheme was checked)

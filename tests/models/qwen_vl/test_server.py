@@ -1,9 +1,18 @@
 """Servers as samplers: what is sent, what comes back, what goes wrong."""
 
+import gc
 import io
+import os
 import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -219,6 +228,143 @@ def test_new_weights_are_handed_over(kind, tmp_path):
             "/reset_prefix_cache",
         ] * 3
         assert asked[0][1]["kwargs"]["weights_path"] == folders[0]
+
+
+def test_copies_of_the_same_weights_are_handed_over_once_and_not_kept(tmp_path):
+    exported = []
+    with stub_server() as server:
+        one = sampler(
+            server, export=lambda params, _: exported.append(1), folder=tmp_path
+        )
+
+        def act(masters):
+            copy = {"w": masters["w"].astype(jnp.bfloat16)}
+            one.made_of(copy, masters)
+            one.start(copy, jax.random.key(0), temperature=1.0)
+            one.begin(0, prompt(), 0, 0)
+            one.rest()
+            assert not one.busy
+            seen = weakref.ref(copy["w"])
+            del copy
+            gc.collect()
+            assert seen() is None, "the copy is still on the device"
+            return len(exported)
+
+        first, second = ({"w": jnp.full(4, value)} for value in (1.0, 2.0))
+        assert [act(first), act(first), act(second), act(first)] == [1, 1, 2, 3]
+        # As after an update: other arrays, though they may lie in the same memory.
+        first = {"w": first["w"] + 1}
+        assert [act(first), act(first)] == [4, 4]
+        # A copy that is not known to be one counts by itself.
+        one.start({"w": first["w"] + 0}, jax.random.key(0), temperature=1.0)
+        assert len(exported) == 5
+        one.close()
+
+
+def test_weights_that_were_refused_are_handed_over_again(tmp_path):
+    with stub_server() as server:
+        one = sampler(server, export=lambda params, folder: None, folder=tmp_path)
+        first, second = {"w": np.ones(1)}, {"w": np.zeros(1)}
+        one.start(first, jax.random.key(0), temperature=1.0)
+        server.refuses_weights = True
+        with pytest.raises(ServerError):
+            one.start(second, jax.random.key(0), temperature=1.0)
+        server.refuses_weights = False
+        before = len(server.asked)
+        one.start(first, jax.random.key(0), temperature=1.0)  # it may hold the second
+        assert len(server.asked) > before
+
+
+def test_nothing_is_sent_again_once_closed(monkeypatch):
+    monkeypatch.setattr("stepjax.models.qwen_vl.server_http._FIRST_PAUSE", 0.05)
+    before = set(threading.enumerate())
+    with stub_server() as server:
+        server.faults = [503] * 1000
+        one = sampler(server, retries=500)
+        one.start({}, jax.random.key(0), temperature=1.0)
+        for ticket in range(8):
+            one.begin(ticket, prompt(), ticket, 0)
+        while len(server.asked) < 4:
+            time.sleep(0.01)
+        own = [
+            thread
+            for thread in set(threading.enumerate()) - before
+            if thread.name.startswith("stepjax-server")
+        ]
+        assert len(own) == 4
+        one.close()
+        one.close()
+        assert not one.busy
+        for thread in own:
+            thread.join(20)
+            assert not thread.is_alive()
+        # The policy's next run opens it again.
+        server.faults = []
+        one.start({}, jax.random.key(0), temperature=1.0)
+        one.begin(0, prompt(), 0, 0)
+        assert len(answers(one)) == 1
+        one.close()
+
+
+_ASKS_AND_ENDS = """
+import http.server, json, sys, threading
+import jax
+sys.path.insert(0, sys.argv[1])
+from tests.models.qwen_vl.test_server import prompt, sampler
+
+class Deaf(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+    def do_GET(self):
+        data = json.dumps({"data": [{"id": "tiny"}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+    def do_POST(self):
+        asked.set()
+        threading.Event().wait()
+
+asked = threading.Event()
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Deaf)
+server.daemon_threads = True
+server.url = f"http://127.0.0.1:{server.server_address[1]}"
+threading.Thread(target=server.serve_forever, daemon=True).start()
+one = sampler(server, deadline_seconds=600.0)
+one.start({}, jax.random.key(0), temperature=1.0)
+one.begin(0, prompt(), 0, 0)
+assert asked.wait(60)
+raise SystemExit("an error")
+"""
+
+
+def test_a_process_ends_while_a_server_is_silent():
+    root = os.path.join(os.path.dirname(__file__), "..", "..", "..")
+    ended = subprocess.run(
+        [sys.executable, "-c", _ASKS_AND_ENDS, os.path.abspath(root)],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 1 and ended.stderr.endswith("an error\n"), ended.stderr
+
+
+def test_a_backend_closes_its_sampler():
+    from stepjax.rollout.host import HostBackend
+
+    with stub_server() as server:
+        one = sampler(server)
+        one.start({}, jax.random.key(0), temperature=1.0)
+
+        class Pool:
+            def close(self):
+                self.closed = True
+
+        backend: Any = object.__new__(HostBackend)
+        backend._sampler, backend.pool = one, Pool()
+        backend.close()
+        assert backend.pool.closed and one._closed
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
