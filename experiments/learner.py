@@ -15,11 +15,16 @@ from experiments.errors import UsageError, as_usage_error
 from experiments.placement import place
 from stepjax.models.policy import Policy
 from stepjax.training.optimizer import make_adamw
-from stepjax.training.sharding import batch_sharding, infer_state_sharding, make_mesh
+from stepjax.training.sharding import (
+    batch_sharding,
+    infer_state_sharding,
+    make_mesh,
+    replicated,
+)
 from stepjax.training.state import TrainState, init_train_state
 from stepjax.training.step import (
+    Batch,
     ShardedTrainStep,
-    TrainStep,
     jit_train_step,
     make_train_step,
 )
@@ -153,19 +158,11 @@ def make_learner(
         with as_usage_error(ValueError, OSError):
             return policy.load(shardings=where.params)
 
-    train_step = jit_train_step(
-        _train_step(policy, algo, config.optim, micro)
-        if algo.kl_coef == 0.0
-        else _build_train_step(
-            policy,
-            algo,
-            config.optim,
-            micro,
-            _reference(params_in_place) if start_params is None else start_params,
-        ),
-        state_sharding=where,
-        batch_sharding=batch_sharding(mesh),
-    )
+    step, rows = _train_step(policy, algo, config.optim, micro), batch_sharding(mesh)
+    if algo.kl_coef > 0.0:
+        train_step = _StepFromReference(step, params_in_place(), where, rows)
+    else:
+        train_step = jit_train_step(step, state_sharding=where, batch_sharding=rows)
     return Learner(
         train_step=train_step,
         # Every device makes its part: the state is nowhere whole.
@@ -178,7 +175,7 @@ def make_learner(
             where,
         ),
         state_sharding=where,
-        batch_sharding=batch_sharding(mesh),
+        batch_sharding=rows,
         micro_batch_size=micro,
     )
 
@@ -189,14 +186,27 @@ def _param_shapes(policy: Policy, start_params: Any) -> Any:
     return jax.eval_shape(lambda params: params, start_params)
 
 
-def _reference(load: Callable[[], Any]) -> Any:
-    """Parameters that stay those of the start; they become part of the program."""
-    if jax.process_count() > 1:
-        raise UsageError(
-            "algo.kl_coef must be 0 with the policy qwen-vl in several processes: "
-            "none of them holds the whole policy that the run started from."
+class _StepFromReference(ShardedTrainStep):
+    """A train step that is also given the policy that the run started from.
+
+    As an argument, each device its part: constants of a program are whole on all.
+
+    Attributes:
+      program: `(state, batch, reference) -> (state, metrics)`.
+      reference: Parameters of that policy.
+    """
+
+    def __init__(self, step: Callable[..., Any], reference: Any, where: Any, rows: Any):
+        self.reference = reference
+        self.program = jax.jit(
+            step,
+            in_shardings=(where, rows, where.params),
+            out_shardings=(where, replicated(rows.mesh)),
+            donate_argnums=0,
         )
-    return load()
+        super().__init__(
+            lambda state, batch: self.program(state, batch, self.reference), rows
+        )
 
 
 def _rules(policy: Policy, mesh: jax.sharding.Mesh) -> list:
@@ -225,13 +235,17 @@ def make_optimizer(optim: OptimizerConfig) -> optax.GradientTransformation:
 
 def _train_step(
     policy: Policy, algo: AlgoConfig, optim: OptimizerConfig, micro: int
-) -> TrainStep:
-    """The train step; the same object if the settings that matter are the same."""
+) -> Callable[..., Any]:
+    """The train step; the same object if the settings that matter are the same.
+
+    With a KL term it takes the reference's parameters as a third argument.
+    """
     matters = AlgoConfig(
         temperature=algo.temperature,
         clip_eps_low=algo.clip_eps_low,
         clip_eps_high=algo.clip_eps_high,
         dual_clip=algo.dual_clip,
+        kl_coef=algo.kl_coef,
         entropy_coef=algo.entropy_coef,
     )
     return _cached_train_step(policy, matters, optim, micro)
@@ -240,25 +254,15 @@ def _train_step(
 @functools.cache
 def _cached_train_step(
     policy: Policy, algo: AlgoConfig, optim: OptimizerConfig, micro: int
-) -> TrainStep:
-    return _build_train_step(policy, algo, optim, micro, None)
-
-
-def _build_train_step(
-    policy: Policy,
-    algo: AlgoConfig,
-    optim: OptimizerConfig,
-    micro: int,
-    ref_params: Any,
-) -> TrainStep:
+) -> Callable[..., Any]:
     # The objective is about the distribution that acted, hence its temperature.
     policy_fn = functools.partial(policy.evaluate, temperature=algo.temperature)
 
     max_importance = getattr(policy, "max_importance", 2.0)
 
-    def loss_fn(output: PolicyOutput, batch: StepBatch) -> LossOutput:
+    def loss_fn(ref_params: Any, output: PolicyOutput, batch: StepBatch) -> LossOutput:
         reference = None
-        if algo.kl_coef > 0.0:
+        if ref_params is not None:
             reference = policy_fn(
                 ref_params, batch.prompt, batch.action_tokens, batch.token_mask
             ).log_prob
@@ -281,7 +285,21 @@ def _build_train_step(
         )
 
     tx = make_optimizer(optim)
-    return make_train_step(policy_fn, tx, loss_fn, micro_batch_size=micro)
+
+    def train_step(state: TrainState, batch: Batch, reference: Any = None) -> Any:
+        loss = functools.partial(loss_fn, reference)
+        step = make_train_step(
+            policy_fn, tx, loss, micro_batch_size=micro, compute_dtype=_dtype_of(policy)
+        )
+        return step(state, batch)
+
+    return train_step
+
+
+def _dtype_of(policy: Policy) -> Any:
+    """The type a large model's parameters act in; they are cast before they travel."""
+    model = getattr(policy, "model", None)
+    return None if model is None else model.setup.dtype
 
 
 def mean_metrics(updates: Sequence[Mapping[str, Any]]) -> dict[str, float]:

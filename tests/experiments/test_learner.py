@@ -1,6 +1,7 @@
 """Settings to optimizer, mesh and first state."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from experiments.errors import UsageError
 from experiments.learner import check_mesh, make_learner, make_optimizer
 from experiments.loop import train
 from experiments.run_folder import RunFolder
+from stepjax.types import StepBatch
 from tests.experiments.lever_world import (
     POLICY,
     LeverBackend,
@@ -157,10 +159,10 @@ def test_the_first_state_is_nowhere_whole(policy, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_reference_policy_still_works(policy, tmp_path):
-    config = config_of(tmp_path, data=8)
+def test_the_reference_of_a_model_is_in_parts(policy, tmp_path):
+    config = config_of(tmp_path, data=2, fsdp=2, tensor=2)
     algo = dataclasses.replace(config.algo, kl_coef=0.1)
-    learner = make_learner(
+    learner: Any = make_learner(
         dataclasses.replace(config, algo=algo),
         policy,
         None,
@@ -168,6 +170,63 @@ def test_a_reference_policy_still_works(policy, tmp_path):
         train_ids=np.arange(4),
     )
     assert learner.micro_batch_size == 8
+    reference = learner.train_step.reference
+    for leaf, where in zip(
+        *map(jax.tree.leaves, (reference, learner.state_sharding.params)), strict=True
+    ):
+        assert leaf.sharding.is_equivalent_to(where, leaf.ndim)
+
+
+def lever_rows(count):
+    rng = np.random.default_rng(0)
+    leaves: dict[str, Any] = {
+        "action_tokens": rng.integers(0, 4, (count, 1)).astype(np.int32),
+        "token_mask": np.ones((count, 1), bool),
+        "old_log_prob": np.full((count, 1), -1.0, np.float32),
+        "advantage": rng.normal(size=count).astype(np.float32),
+        "weight": np.ones(count, np.float32),
+        "task_id": np.zeros(count, np.int32),
+        "trajectory_id": np.arange(count, dtype=np.int32),
+    }
+    task, step = rng.integers(0, 20, count), rng.integers(0, 3, count)
+    return StepBatch(prompt={"task": task, "step": step}, **leaves)
+
+
+def test_the_reference_is_an_argument_and_stays_that_of_the_start(tmp_path):
+    config = lever_config(tmp_path)
+
+    def learner_of(kl_coef) -> Any:
+        algo = dataclasses.replace(config.algo, kl_coef=kl_coef)
+        return make_learner(
+            dataclasses.replace(config, algo=algo),
+            POLICY,
+            start_params(),
+            num_tasks=20,
+            train_ids=np.arange(12),
+        )
+
+    learner, batch = learner_of(0.5), lever_rows(32)
+    traced = learner.train_step.program.trace(
+        learner.like, batch, learner.train_step.reference
+    )
+    size = start_params()["table"].size
+    assert all(np.size(const) < size for const in traced.jaxpr.consts)
+    state, first = learner.train_step(learner.begin(), batch)
+    for _ in range(3):
+        state, later = learner.train_step(state, batch)
+    assert abs(first["kl"]) < 1e-6 < later["kl"]  # the start from itself, then away
+    np.testing.assert_array_equal(
+        learner.train_step.reference["table"], start_params()["table"]
+    )
+    plain = learner_of(0.0)
+    free = plain.begin()
+    for _ in range(4):
+        free, _ = plain.train_step(free, batch)
+    away = [
+        np.abs(np.asarray(one.params["table"]) - start_params()["table"]).sum()
+        for one in (free, state)
+    ]
+    assert away[1] < away[0]
 
 
 def test_a_mesh_that_does_not_divide_the_model_is_refused_at_once(policy, tmp_path):
