@@ -25,6 +25,7 @@ from stepjax.models.qwen_vl.acting import (
     mesh_of,
     model_on_mesh,
 )
+from stepjax.models.qwen_vl.generate import cut_at_stop
 from stepjax.models.qwen_vl.packed import make_packed_evaluate
 from stepjax.models.qwen_vl.policy import QwenVLPolicy, make_qwen_vl_policy
 from stepjax.models.qwen_vl.sharding import param_sharding
@@ -50,6 +51,7 @@ class ModelPolicy(QwenVLPolicy):
       remote: Whether the sampler is a server.
       max_importance: Largest factor of the correction for a server.
       rows_per_pass: Rows of one forward and backward pass, about.
+      stop_strings: Texts that end a response.
     """
 
     codec: VLCodec
@@ -59,6 +61,7 @@ class ModelPolicy(QwenVLPolicy):
     remote: bool
     max_importance: float
     rows_per_pass: int
+    stop_strings: tuple[str, ...] = ()
 
     __hash__ = object.__hash__  # the same object is made for the same settings
 
@@ -237,7 +240,19 @@ class ModelPolicy(QwenVLPolicy):
                 program(params, some, places[index], key, np.float32(heat))
             )
             parts.append([part[: len(places) - at] for part in found])
-        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+        tokens, mask, log_prob = map(np.concatenate, zip(*parts, strict=True))
+        mask = self._cut(tokens, mask)
+        return np.where(mask, tokens, 0), mask, np.where(mask, log_prob, 0)
+
+    def _cut(self, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """The masks [J, G - 1, A] of responses that end where the sampler ends them."""
+        if not self.stop_strings:
+            return mask
+        decode = self.codec.prompts.tokenizer.decode
+        cut = np.array(mask)
+        for at in np.ndindex(mask.shape[:-1]):
+            cut[at] = cut_at_stop(tokens[at], mask[at], decode, self.stop_strings)
+        return cut
 
     def _ask_server(
         self, params: Any, prompt: Any, places: Any, key: Any, size: int, heat: float
@@ -306,7 +321,7 @@ def _on_mesh(policy: ModelPolicy, mesh: jax.sharding.Mesh | None) -> ModelPolicy
         model=model,
         sample=near.sample,
         sample_group=near.sample_group,
-        evaluate=make_packed_evaluate(model),
+        evaluate=make_packed_evaluate(model_on_mesh(policy.model, mesh, training=True)),
     )
 
 

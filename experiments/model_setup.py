@@ -74,6 +74,7 @@ def make_model_policy(policy: PolicyConfig, env: EnvConfig) -> ModelPolicy:
             remote=policy.server is not None,
             max_importance=policy.max_importance,
             rows_per_pass=policy.rows_per_pass,
+            stop_strings=policy.stop,
         )
 
 

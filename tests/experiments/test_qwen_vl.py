@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -179,6 +181,50 @@ def test_many_groups_are_drawn_in_parts():
     )
     assert len(rows.weight) == 84 and agreeing == 0
     np.testing.assert_array_equal(rows.trajectory_id, np.repeat(np.arange(21), 4))
+
+
+def test_members_of_a_group_end_at_stop_strings():
+    """As the responses that the engine or a server samples do."""
+    said = np.array([[[5, 9, 7, 3], [5, 3, 7, 1]], [[9, 5, 1, 0], [2, 9, 0, 0]]])
+    length = np.array([[4, 4], [3, 2]])
+
+    def sample_group(params, prompt, keys, *, temperature):
+        tokens = jax.numpy.asarray(said)[prompt]
+        mask = jax.numpy.asarray(np.arange(4) < length[..., None])[prompt]
+        return tokens, mask, jax.numpy.where(mask, -0.1 * tokens, 0.0)
+
+    class Tokenizer:
+        def decode(self, ids):
+            return "".join(f"<{one}>" for one in ids)
+
+    codec: Any = FakeCodec()
+    codec.prompts = SimpleNamespace(tokenizer=Tokenizer())
+    policy = dataclasses.replace(
+        fake_policy([[0]]),
+        sample_group=sample_group,
+        max_new_tokens=4,
+        codec=codec,
+        stop_strings=("<7>", "x", "9><5"),
+    )
+    taken = dataclasses.replace(
+        taken_rows([9, 4]),
+        action_tokens=np.array([[9, 1, 0, 0], [4, 1, 0, 0]], np.int32),
+        token_mask=np.array([[True, True, False, False]] * 2),
+        old_log_prob=np.zeros((2, 4), np.float32),
+    )
+    rows, _ = policy.regroup(
+        None, taken, np.arange(2), jax.random.key(0), AlgoConfig(group_size=6)
+    )
+    wanted = {
+        0: [[9, 1, 0, 0], [5, 9, 7, 0], [5, 3, 7, 0]],
+        1: [[4, 1, 0, 0], [9, 5, 0, 0], [2, 9, 0, 0]],
+    }
+    for step, responses in wanted.items():
+        mine = np.asarray(rows.trajectory_id) == step
+        assert np.asarray(rows.action_tokens)[mine].tolist() == responses
+    mask = np.asarray(rows.token_mask)
+    np.testing.assert_array_equal(mask, np.asarray(rows.action_tokens) != 0)
+    assert not np.asarray(rows.old_log_prob)[~mask].any()
 
 
 # --- End to end -----------------------------------------------------------------------
