@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
+import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,10 +33,14 @@ __all__ = [
 
 ReportFn = Callable[[str], None] | None
 
+_LOG = logging.getLogger(__name__)
+
 _STATUS_SECONDS = 10.0
 _MOST_DESKTOPS = 8
 _BOOT_SECONDS = 120.0
 _BUCKETS = (8, 32)  # desktops answer a few at a time
+_LEAST_FAULTS = 64
+"""Faults in a row that end a run: a task that never sets up must not be enough."""
 
 
 def make_codec(config: ExperimentConfig) -> ScreenCodec:
@@ -189,7 +195,7 @@ def open_desktop(
     """Sandboxed desktops with the bundled tasks, or with those of a user's files.
 
     Raises:
-      UsageError: If no desktop boots here.
+      UsageError: If no desktop boots here, or none of the user's tasks can run here.
       ValueError: If a task file is malformed or missing.
     """
     from stepjax.envs.desktop import (
@@ -234,6 +240,7 @@ def open_desktop(
         policy,
         num_envs=num_envs,
         deadlines=DEADLINES,
+        max_consecutive_faults=max(_LEAST_FAULTS, 16 * num_envs),
         report=report,
         script=oracle_script,
         practice_ids=_ids_of(tasks, bundled, bundled.train_ids),
@@ -246,11 +253,10 @@ def _with_files(
     """A table of the user's tasks and the bundled ones, and how each is handled."""
     from stepjax.envs.desktop import file_tasks
     from stepjax.envs.desktop.tasks.evaluate import evaluate
-    from stepjax.envs.desktop.tasks.files import load_tasks
     from stepjax.envs.desktop.tasks.setup import run_setup
     from stepjax.envs.desktop.upstream import Evaluators
 
-    own = file_tasks(load_tasks(task_folder(env), env.task_list))
+    own = file_tasks(_that_run_here(env))
     theirs = frozenset(own.names)
     evaluators = Evaluators(
         folder=env.evaluators,
@@ -288,6 +294,39 @@ def _with_files(
         load=load,
     )
     return tasks, {"setup": set_up, "evaluate": judge}
+
+
+def _that_run_here(env: EnvConfig) -> list[Any]:
+    """The user's tasks with nothing in their way on this machine.
+
+    Raises:
+      UsageError: If there is none.
+      ValueError: If a task file is malformed or missing.
+    """
+    from stepjax.envs.desktop.tasks.files import load_tasks
+    from stepjax.envs.desktop.upstream.needs import Abilities, obstacles
+
+    folder = task_folder(env)
+    specs = load_tasks(folder, env.task_list)
+    abilities = Abilities(root=os.geteuid() == 0)
+    running = [
+        spec
+        for spec in specs
+        if not obstacles(spec, cache=env.cache, abilities=abilities)
+    ]
+    if len(running) == len(specs):
+        return running
+    options = {"--tasks": folder, "--task-list": env.task_list, "--cache": env.cache}
+    given = [f"{name} {shlex.quote(str(at))}" for name, at in options.items() if at]
+    line = (
+        f"{len(running)} of {len(specs)} tasks of env.tasks can run here, the others "
+        "are left out; for the reasons run: python -m stepjax.envs.desktop validate "
+        + " ".join(given)
+    )
+    if not running:
+        raise UsageError(line)
+    _LOG.warning("%s", line)
+    return running
 
 
 def _ids_of(tasks: Any, part: Any, ids: np.ndarray) -> np.ndarray:

@@ -347,6 +347,64 @@ def test_own_tasks_are_trained_on_and_bundled_ones_demonstrated(
     ]
 
 
+WEB = {
+    "id": "b",
+    "instruction": "Read it.",
+    "config": [
+        {"type": "execute", "parameters": {"command": "curl https://example.org/x"}}
+    ],
+    "evaluator": {"func": "infeasible"},
+}
+
+
+def add_task(folder, task):
+    (folder / "examples" / "os" / f"{task['id']}.json").write_text(json.dumps(task))
+
+
+@pytest.fixture
+def no_evaluators(monkeypatch):
+    class NoEvaluators:
+        def __init__(self, **options):
+            pass
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("stepjax.envs.desktop.upstream.Evaluators", NoEvaluators)
+
+
+def test_tasks_that_cannot_run_here_are_left_out(
+    fake_fleet, no_evaluators, tmp_path, caplog
+):
+    folder = task_folder(tmp_path)
+    open_it(backend="desktop", tasks=folder).close()
+    assert not caplog.messages
+    add_task(folder, WEB)
+    backend = open_it(backend="desktop", tasks=folder)
+    names = [backend.tasks.names[at] for at in backend.tasks.train_ids]
+    assert names == ["os/a"] and "os/b" not in backend.tasks.names
+    (line,) = caplog.messages
+    assert line.startswith("1 of 2 tasks of env.tasks can run here")
+    assert f"stepjax.envs.desktop validate --tasks {folder}" in line
+    backend.close()
+
+
+def test_no_task_that_runs_here_is_refused(fake_fleet, no_evaluators, tmp_path):
+    folder = task_folder(tmp_path)
+    (folder / "examples" / "os" / "a.json").unlink()
+    add_task(folder, WEB)
+    with pytest.raises(UsageError, match="0 of 1 tasks .* validate --tasks") as error:
+        open_it(backend="desktop", tasks=folder)
+    assert "\n" not in str(error.value)
+
+
+def test_one_task_that_never_sets_up_does_not_end_a_run(fake_fleet):
+    for num_envs, faults in ((2, 64), (8, 128)):
+        backend = open_it(backend="desktop", num_envs=num_envs)
+        assert backend.pool._max_faults == faults
+        backend.close()
+
+
 def test_a_missing_package_is_named_with_what_brings_it(monkeypatch):
     def open_without(*_):
         raise ModuleNotFoundError("No module named 'openpyxl'", name="openpyxl")
