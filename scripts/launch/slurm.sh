@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start a run on GPU nodes, or go on with it: sbatch scripts/launch/slurm.sh [flags].
+# Start a run on GPU nodes, or go on with it: sbatch scripts/launch/slurm.sh [preset] [flags].
 # One process a node, with all its GPUs. Processes find each other through srun.
 #SBATCH --job-name=stepjax
 #SBATCH --nodes=4
@@ -15,7 +15,8 @@ set -euo pipefail
 : "${RUN_DIR:=$PWD/runs/osworld}" # a folder that all nodes share
 : "${PYTHON:=.venv/bin/python}"
 
-srun --kill-on-bad-exit=1 "$PYTHON" -m experiments.osworld --run-dir "$RUN_DIR" "$@"
+# A preset has to come first, so the run folder comes last.
+srun --kill-on-bad-exit=1 "$PYTHON" -m experiments.osworld "$@" --run-dir "$RUN_DIR"
 
 # Five minutes before its time is up the run saves and stops: take another turn.
 if grep -q '"status": "stopped"' "$RUN_DIR/result.json"; then

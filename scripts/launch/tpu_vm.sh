@@ -14,7 +14,7 @@ set -euo pipefail
 : "${PYTHON:=.venv/bin/python}"
 : "${RETRIES:=0}"
 
-printf -v flags ' %q' --run-dir "$RUN_DIR" "$@"
+printf -v flags ' %q' "$@" --run-dir "$RUN_DIR" # a preset has to come first
 command="cd $REPO && exec $PYTHON -m experiments.osworld$flags"
 
 ready() {

@@ -24,11 +24,16 @@ case " $* " in *" describe "*) echo READY; exit 0 ;; esac
 """
 
 
-def config_of(command: list[str]):
-    """The settings of a command that runs the main job."""
+def parsed(command: list[str]):
+    """Preset and settings of a command that runs the main job."""
     at = command.index("experiments.osworld")
     assert command[at - 1] == "-m"
-    return parse("test", PRESETS, command[at + 1 :])[1]
+    return parse("test", PRESETS, command[at + 1 :])
+
+
+def config_of(command: list[str]):
+    """The settings of a command that runs the main job."""
+    return parsed(command)[1]
 
 
 @pytest.fixture
@@ -61,8 +66,8 @@ def run_recipe(tmp_path):
 def test_tpu_vm(run_recipe):
     done, calls = run_recipe(
         "tpu_vm.sh",
-        *("--mesh.fsdp", "4", "--run-dir", "a folder; rm -rf x"),
-        **{"TPU_NAME": "slice", "ZONE": "z", "RUN_DIR": "/mnt/runs/one"},
+        *("--mesh.fsdp", "4"),
+        **{"TPU_NAME": "slice", "ZONE": "z", "RUN_DIR": "a folder; rm -rf x"},
     )
     assert done.returncode == 0, done.stderr
     (call,) = calls
@@ -99,6 +104,18 @@ def test_slurm(run_recipe, tmp_path):
     config = config_of(call)
     assert config.seed == 3 and config.run_dir == tmp_path
     assert config.launch.coordinator is None
+
+
+@pytest.mark.parametrize("name", ["tpu_vm.sh", "slurm.sh"])
+def test_a_preset_comes_first(run_recipe, tmp_path, name):
+    (tmp_path / "result.json").write_text('{\n  "status": "finished"\n}\n')
+    environ = {"TPU_NAME": "slice", "ZONE": "z", "RUN_DIR": str(tmp_path)}
+    done, calls = run_recipe(name, "paper", "--seed", "3", **environ)
+    assert done.returncode == 0, done.stderr
+    (call,) = calls
+    remote = [a.removeprefix("--command=") for a in call if "--command=" in a]
+    preset, config = parsed(shlex.split(remote[0]) if remote else call)
+    assert preset == "paper" and config.seed == 3 and config.run_dir == tmp_path
 
 
 def test_slurm_takes_another_turn_when_its_time_is_up(run_recipe, tmp_path):
