@@ -64,11 +64,12 @@ def small_state(state: TrainState) -> TrainState:
     )
 
 
-def acting_params(state: TrainState, policy: Any = None) -> Any:
+def acting_params(state: Any, policy: Any = None) -> Any:
     """The parameters where this process's environments can use them.
 
     Args:
-      state: Of the run; all processes ask together.
+      state: Whose `params` to use, such as the `TrainState` of a run; all processes ask
+        together.
       policy: Who acts. One with `acting_copy`, such as
         `experiments.model_policy.ModelPolicy`, lays them out in its own way.
 

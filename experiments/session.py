@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments.config import ExperimentConfig, flat_config
 from experiments.episode_choice import record_episodes
@@ -14,6 +13,7 @@ from experiments.episodes import save_episodes
 from experiments.errors import RunError, as_usage_error
 from experiments.loop import train
 from experiments.observer import ObserverGroup, RunObserver, RunResult, SilentObserver
+from experiments.placement import acting_params
 from experiments.progress import make_progress
 from experiments.report import write_report
 from experiments.tensorboard import TensorBoardObserver
@@ -25,7 +25,13 @@ from stepjax.rollout.backend import Backend
 
 __all__ = ["run_together", "run_with_report"]
 
-_OWN_SETTINGS = ("launch.process_id", "env.chromium", "env.url", "warm_start.cache_dir")
+_OWN_SETTINGS = (
+    "launch.process_id",
+    "env.chromium",
+    "env.url",
+    "env.serials",
+    "warm_start.cache_dir",
+)
 """Settings in which the processes of a run may differ."""
 
 
@@ -52,9 +58,16 @@ def run_with_report(about: str, config: ExperimentConfig) -> RunResult:
             observer = ObserverGroup([make_progress(), TensorBoardObserver(events)])
 
         def tell(backend: Backend, result: RunResult) -> None:
+            from experiments.backends import make_policy
+
+            policy = make_policy(config.policy, config.env.backend, config.env)
+            # With several processes the result holds what this one acts with already.
+            alone = peers.count == 1
             params: dict[str, Any] = {
                 "before training": result.start_params,
-                "after training": jax.tree.map(np.asarray, result.params),
+                "after training": acting_params(result, policy)
+                if alone
+                else result.params,
             }
             episodes = record_episodes(backend, params, jax.random.key(config.seed))
             save_episodes(result.run_dir / "episodes", episodes)

@@ -1,7 +1,9 @@
 """A run with everything around it, on levers."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -39,11 +41,11 @@ class BrokenLevers(LeverBackend):
 def lever_run(monkeypatch, tmp_path):
     """Function that runs levers of a given kind as a user's command would."""
 
-    def run(backend):
+    def run(backend, policy=POLICY):
         monkeypatch.setattr(
             "experiments.backends.open_backend", lambda *_, **__: backend
         )
-        monkeypatch.setattr("experiments.backends.make_policy", lambda *_: POLICY)
+        monkeypatch.setattr("experiments.backends.make_policy", lambda *_: policy)
         monkeypatch.setattr(
             "experiments.warm_start.warm_started_params",
             lambda *_, **__: start_params(),
@@ -61,6 +63,30 @@ def test_run_leaves_report_and_events(lever_run):
     assert list((folder / "tensorboard").iterdir())
     assert list((folder / "episodes").iterdir())
     assert json.loads((folder / "result.json").read_text())["status"] == "finished"
+
+
+def test_a_policy_that_lays_parameters_out_in_its_own_way_does_so_for_the_report(
+    lever_run, monkeypatch
+):
+    """They do not go to the host and back."""
+    copies, seen = [], []
+
+    @dataclasses.dataclass(frozen=True)
+    class Copying(type(POLICY)):
+        def acting_copy(self, params):
+            copies.append(jax.device_put(params, jax.local_devices()[0]))
+            return copies[-1]
+
+    class Watched(PicturedLevers):
+        def collect(self, params, *args, **kwargs):
+            seen.append(params)
+            return super().collect(params, *args, **kwargs)
+
+    policy = Copying(init=POLICY.init, sample=POLICY.sample, evaluate=POLICY.evaluate)
+    result = lever_run(Watched(), policy)
+    assert seen[-1] is copies[-1] and seen[-2] is result.start_params
+    assert seen[-1] is not seen[-3]  # that of the last evaluation is not kept
+    np.testing.assert_array_equal(seen[-1]["table"], result.params["table"])
 
 
 def test_levers_that_break_during_the_report_end_the_run_in_one_line(lever_run):
