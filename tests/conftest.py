@@ -17,6 +17,12 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_configure(config):
+    """Tests that are not slow compile far more than they compute."""
+    if "not slow" in (config.option.markexpr or ""):
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture
 def strict_dtypes():
     """No implicit dtype promotion; every kernel test uses it."""

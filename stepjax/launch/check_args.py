@@ -38,6 +38,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--group", type=int, default=8, help="responses that share a prompt, G")
     add("--rows-per-update", type=int, default=256, help="responses of an update")
     add("--micro-batch", type=int, help="prompts of a pass; default: one per row shard")
+    add(
+        "--only-groups",
+        action="store_true",
+        help="leave out rows with prompts of their own: half the compiler's time",
+    )
     add("--sample-rows", type=int, help="prompts sampled from at once; default: 256")
     add("--remat", choices=("none", "full", "dots"), default="full")
     add("--attention", choices=("plain", "tpu_flash"), default="tpu_flash")

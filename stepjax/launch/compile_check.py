@@ -77,6 +77,7 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
     micro = args.micro_batch or sizes.shards
     prompts = -(-prompts * sizes.shards // micro) * micro
     rows = args.sample_rows or -(-256 // sizes.shards) * sizes.shards
+    single = 0 if args.only_groups else -(-args.rows_per_update // micro) * micro
     for name, value in (("--micro-batch", micro), ("--sample-rows", rows)):
         if value % sizes.shards:
             raise ValueError(
@@ -87,6 +88,7 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         work=work,
         group=args.group,
         prompts=prompts,
+        single_rows=single,
         micro_batch=micro,
         sample_rows=rows,
         remat=args.remat,
@@ -104,7 +106,10 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         "work": dataclasses.asdict(work),
         "settings": {
             name: getattr(settings, name)
-            for name in ("group", "prompts", "micro_batch", "sample_rows", "remat")
+            for name in (
+                *("group", "prompts", "single_rows", "micro_batch"),
+                *("sample_rows", "remat"),
+            )
         }
         | {"moments": args.moments, "attention": args.attention}
         | {"effort": args.effort}

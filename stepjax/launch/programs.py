@@ -47,6 +47,7 @@ class ProgramSettings:
       work: Shapes of a step.
       group: Responses that share a prompt, G.
       prompts: Prompts of an update, Q.
+      single_rows: Rows of an update with a prompt of their own, beside the groups.
       micro_batch: Prompts of one forward and backward pass, over all devices.
       sample_rows: Prompts sampled from at once, over all devices.
       sample_group: Responses sampled from each.
@@ -61,6 +62,7 @@ class ProgramSettings:
     work: Workload
     group: int = 8
     prompts: int = 64
+    single_rows: int = 0
     micro_batch: int = 16
     sample_rows: int = 64
     sample_group: int = 1
@@ -115,7 +117,10 @@ def lower_train_step(
         state_sharding=infer_state_sharding(state, mesh, param_rules(model, mesh)),
         batch_sharding=batch_sharding(mesh),
     )
-    return jitted.jitted.lower(state, _batch(settings))
+    batch = _batch(settings, (settings.prompts, settings.group))
+    if settings.single_rows:
+        batch = (_batch(settings, (settings.single_rows,)), batch)
+    return jitted.jitted.lower(state, batch)
 
 
 def lower_sampling(config: QwenVLConfig, mesh: Mesh, settings: ProgramSettings) -> Any:
@@ -190,11 +195,11 @@ def _prompts(rows: int, work: Workload) -> VLPrompt:
     return VLPrompt(**leaves)
 
 
-def _batch(settings: ProgramSettings) -> StepBatch:
-    shape, rows = jax.ShapeDtypeStruct, (settings.prompts, settings.group)
+def _batch(settings: ProgramSettings, rows: tuple[int, ...]) -> StepBatch:
+    shape = jax.ShapeDtypeStruct
     tokens = (*rows, settings.work.response)
     leaves: dict[str, Any] = {
-        "prompt": _prompts(settings.prompts, settings.work),
+        "prompt": _prompts(rows[0], settings.work),
         "action_tokens": shape(tokens, jnp.int32),
         "token_mask": shape(tokens, jnp.bool_),
         "old_log_prob": shape(tokens, jnp.float32),

@@ -208,6 +208,7 @@ def test_tables_say_what_was_measured(finished):
     assert tables["mechanisms"].rows[0][1] != "–"
 
 
+@pytest.mark.slow
 def test_results_are_written(finished, capsys):
     arguments = [
         "--run-dir", str(finished.run_dir), *synthetic.SMALL_PLAN,

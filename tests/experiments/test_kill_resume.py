@@ -117,6 +117,7 @@ def check_kills(start, world: World, tmp_path: Path, kills: int) -> None:
     assert [json.loads(row)["round"] for row in rows] == list(range(world.rounds + 1))
 
 
+@pytest.mark.slow
 def test_one_kill(start, tmp_path):
     check_kills(start, LEVERS, tmp_path, 1)
 

@@ -42,6 +42,7 @@ def start(config, backend):
     return warm_started_params(config, backend, make_policy(config.policy))
 
 
+@pytest.mark.slow
 def test_second_start_reads_what_the_first_wrote(config, backend):
     first = start(config, backend)
     second = start(config, backend)
@@ -51,6 +52,7 @@ def test_second_start_reads_what_the_first_wrote(config, backend):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_other_settings_and_damage_make_it_again(config, backend):
     start(config, backend)
     other = dataclasses.replace(config.warm_start, steps=3)

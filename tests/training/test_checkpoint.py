@@ -128,7 +128,14 @@ def test_save_restore_continue_is_bit_identical(tmp_path):
         assert_identical(run(run(restored.state)), unbroken)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (1, 2, 4), 1], ids=str)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (1, 2, 4),
+        *(pytest.param(s, marks=pytest.mark.slow) for s in [(8, 1, 1), (1, 8, 1), 1]),
+    ],
+    ids=str,
+)
 def test_restore_on_another_mesh(three_saves, sizes):
     directory, states = three_saves
     if sizes == 1:

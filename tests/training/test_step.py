@@ -249,7 +249,14 @@ def run_sharded(mesh, batches, **options):
 @pytest.mark.parametrize(
     "options", [{}, {"micro_batch_size": 16}], ids=["one", "micro"]
 )
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 8, 1), (4, 2, 1)], ids=str)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (2, 2, 2),
+        *(pytest.param(s, marks=pytest.mark.slow) for s in [(8, 1, 1), (1, 8, 1)]),
+    ],
+    ids=str,
+)
 def test_eight_devices_equal_one(sizes, options):
     batches = [padded(make_rows(50, seed), 64) for seed in range(3)]
     one = make_mesh(1, 1, 1, devices=jax.devices()[:1])

@@ -19,7 +19,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 from stepjax.models.qwen_vl.attention import resolve
 from stepjax.models.qwen_vl.sharding import (
+    ACTIVATION_RULES,
     PARAM_RULES,
+    SEQUENCE_RULES,
     MeshAxes,
     activation_constraint,
     check_model_mesh,
@@ -168,12 +170,14 @@ def mesh_of(params: Any) -> Mesh | None:
     return mesh if isinstance(mesh, Mesh) else None
 
 
-def model_on_mesh(model: Any, mesh: Mesh | None) -> Any:
+def model_on_mesh(model: Any, mesh: Mesh | None, *, training: bool = False) -> Any:
     """The model, its activations pinned to a mesh.
 
     Args:
       model: A `stepjax.models.qwen_vl.model.QwenVL`.
       mesh: With axes data, fsdp and tensor; None for the model as it is.
+      training: Whether what layers keep for the backward pass is split by length over
+        tensor, too: beside the state, nothing is larger.
 
     Returns:
       The model; where "auto" chose its attention, it chooses again.
@@ -183,9 +187,9 @@ def model_on_mesh(model: Any, mesh: Mesh | None) -> Any:
     kind, dtype = model.setup.attention, model.setup.dtype
     if kind == resolve("auto", dtype):
         kind = resolve("auto", dtype, mesh)
-    setup = dataclasses.replace(
-        model.setup, constrain=activation_constraint(mesh), mesh=mesh, attention=kind
-    )
+    rules = SEQUENCE_RULES if training else ACTIVATION_RULES
+    pin = activation_constraint(mesh, rules)
+    setup = dataclasses.replace(model.setup, constrain=pin, mesh=mesh, attention=kind)
     return dataclasses.replace(model, setup=setup)
 
 

@@ -158,6 +158,7 @@ def test_a_copy_in_sixteen_bits_has_the_numbers_of_the_masters():
         np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.slow
 def test_on_one_device_nothing_is_copied_for_nothing():
     mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
     params = masters()
@@ -165,6 +166,7 @@ def test_on_one_device_nothing_is_copied_for_nothing():
     assert mesh_of(params) is None and mesh_of({"a": np.zeros(2)}) is None
 
 
+@pytest.mark.slow
 def test_numpy_is_placed_as_devices_place():
     mesh = make_mesh(2, 2, 2)
     model = make_model(dtype=jnp.bfloat16)

@@ -69,6 +69,7 @@ def _forced(tree, prompt, tokens, mask, temperature):
     return jnp.where(mask, chosen, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [1, 4])
 def test_log_probs_equal_teacher_forcing(group):
     prompt = prompts([12, 7, 9])

@@ -76,6 +76,7 @@ def flat(x):
     return x.reshape(-1, *x.shape[2:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-qwen2-vl", "tiny-qwen2.5-vl"])
 def test_packed_equals_rows_and_so_do_gradients(name):
     model, params = make_model(name), shaken_params(name)
@@ -121,6 +122,7 @@ def test_members_do_not_see_each_other_nor_what_is_masked():
     assert np.all(np.asarray(out)[~mask] == 0)
 
 
+@pytest.mark.slow
 def test_evaluate_agrees_with_the_sampler():
     model, params, prompt = make_model(), shaken_params(), make_prompts()
     keys = jax.random.split(jax.random.key(3), (ROWS, GROUP))
