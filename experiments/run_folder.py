@@ -32,13 +32,21 @@ NOT_COMPARED = (
     "run_dir",
     "resume",
     "env.chromium",
+    "env.num_envs",
+    "env.serials",
+    "env.url",
     "launch",
     "mesh",
     "policy.server_folder",
+    "policy.server_kind",
+    "policy.server_model",
     "policy.slots",
     "warm_start.cache_dir",
 )
 """Settings that may change when a run goes on: where it runs, not what it computes."""
+
+_COMPARED_IF_SET = ("policy.server",)
+"""Addresses that may change, but not come or go: with a server the loss is another."""
 
 _LINE_FILES = ("metrics.jsonl", "tasks.jsonl", "warnings.jsonl")
 _LOCK = "run.lock"
@@ -266,10 +274,17 @@ def _differences(stored: Mapping[str, Any], config: ExperimentConfig) -> list[st
     old |= dict(_flatten("", stored))
     fresh = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     new = dict(_flatten("", fresh))
+
+    def alike(name: str) -> bool:
+        one, two = old.get(name, _ABSENT), new.get(name, _ABSENT)
+        if name in _COMPARED_IF_SET:
+            return (one is None) == (two is None)
+        return one == two
+
     return [
         f"{name}: {_shown(old, name)} -> {_shown(new, name)}"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name, _ABSENT) != new.get(name, _ABSENT)
+        if not alike(name)
         and not any(
             name == skip or name.startswith(skip + ".") for skip in NOT_COMPARED
         )

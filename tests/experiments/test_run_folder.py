@@ -9,7 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.config import AlgoConfig, ExperimentConfig, MeshConfig
+from experiments.config import (
+    AlgoConfig,
+    EnvConfig,
+    ExperimentConfig,
+    MeshConfig,
+    PolicyConfig,
+)
 from experiments.errors import UsageError
 from experiments.run_folder import RunFolder
 
@@ -46,6 +52,32 @@ def test_other_devices_may_resume(config):
     _open_and_close(config)
     other = dataclasses.replace(config, mesh=MeshConfig(data=2, fsdp=2))
     assert _open_and_close(other).resuming
+
+
+def test_a_run_goes_on_elsewhere(config):
+    """Servers move, and other machines hold other numbers of environments."""
+    model = {"name": "qwen-vl", "checkpoint": Path("x")}
+    server = {"server": "http://one:8000", "server_kind": "vllm", "server_model": "a"}
+    phones = {"backend": "androidworld", "url": "http://one:5000", "num_envs": 1}
+    config = dataclasses.replace(
+        config,
+        policy=PolicyConfig(**model, **server),
+        env=EnvConfig(**phones, serials="emulator-5554"),
+    )
+    _open_and_close(config)
+    moved = dataclasses.replace(
+        config,
+        policy=PolicyConfig(**model, server="http://two:9000", server_kind="sglang"),
+        env=EnvConfig(backend="androidworld", url="http://two:1,http://two:2"),
+    )
+    assert _open_and_close(moved).resuming
+    # Without a server the trainer samples itself, which is another computation.
+    for policy in (PolicyConfig(**model), PolicyConfig(**model, **server, top_p=0.5)):
+        with pytest.raises(UsageError, match=r"policy\.(server|top_p): "):
+            RunFolder(dataclasses.replace(config, policy=policy))
+    other = EnvConfig(**phones, suite_seed=30)
+    with pytest.raises(UsageError, match=r"env\.suite_seed: None -> 30"):
+        RunFolder(dataclasses.replace(config, env=other))
 
 
 def test_no_resume_refuses_an_existing_run(config):

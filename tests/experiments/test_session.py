@@ -7,8 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.errors import RunError
-from experiments.session import run_with_report
+from experiments.config import EnvConfig
+from experiments.errors import RunError, UsageError
+from experiments.session import run_together, run_with_report
+from stepjax.launch.cluster import LaunchError
 from stepjax.rollout.backend import Frame
 from tests.experiments.lever_world import (
     POLICY,
@@ -87,6 +89,30 @@ def test_a_policy_that_lays_parameters_out_in_its_own_way_does_so_for_the_report
     assert seen[-1] is copies[-1] and seen[-2] is result.start_params
     assert seen[-1] is not seen[-3]  # that of the last evaluation is not kept
     np.testing.assert_array_equal(seen[-1]["table"], result.params["table"])
+
+
+def test_processes_may_name_machines_and_phones_of_their_own(monkeypatch, tmp_path):
+    """All else must be alike in every process."""
+    compared = []
+
+    def gathered(settings, **options):
+        compared.append(settings)
+        raise LaunchError("that was all")
+
+    monkeypatch.setattr("experiments.session.gather_facts", gathered)
+    for url, serials, steps in (("a", "x", 5), ("b", "y", 5), ("b", "y", 6)):
+        env = EnvConfig(
+            backend="androidworld",
+            url=f"http://{url}",
+            serials=serials,
+            max_steps=steps,
+        )
+        with (
+            pytest.raises(UsageError, match="that was all"),
+            run_together(lever_config(tmp_path, env=env)),
+        ):
+            pass
+    assert compared[0] == compared[1] != compared[2]
 
 
 def test_levers_that_break_during_the_report_end_the_run_in_one_line(lever_run):
