@@ -53,11 +53,17 @@ class Wire:
         """Send one frame.
 
         Raises:
-          OSError: If the other end is gone.
+          OSError: If the other end is gone or takes nothing for too long.
         """
         with self._sending:
-            self._socket.sendall(_MAGIC + _HEAD.pack(kind, len(payload)))
-            self._socket.sendall(payload)
+            self._send_all(_MAGIC + _HEAD.pack(kind, len(payload)))
+            self._send_all(payload)
+
+    def _send_all(self, data: bytes) -> None:
+        # Unlike `sendall`, whose timeout bounds the whole however fast it goes.
+        left = memoryview(data)
+        while left:
+            left = left[self._socket.send(left[:_PIECE]) :]
 
     def receive(self, limit: int | None = None) -> tuple[bytes, bytes]:
         """Kind and payload of the next frame.

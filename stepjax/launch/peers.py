@@ -136,7 +136,7 @@ class ConnectedPeers:
         for peer, wire in self._wires.items():
             wire.patience(heartbeat)
             self._thread(self._read, peer, wire)
-        self._thread(self._beat, heartbeat / 4)
+            self._thread(self._beat, wire, heartbeat / 4)
 
     def name(self, process_id: int) -> str:
         """A process in words."""
@@ -221,12 +221,7 @@ class ConnectedPeers:
         if self._closed:
             return
         self._closed = True
-        text = f"{self.name(self.index)} stopped: {error}".encode()
-        for wire in self._wires.values():
-            try:
-                wire.send(FAILED, text)
-            except OSError:
-                continue  # gone already
+        self._tell(f"{self.name(self.index)} stopped: {error}")
 
     def _read(self, peer: int, wire: Wire) -> None:
         try:
@@ -254,11 +249,7 @@ class ConnectedPeers:
         with self._news:
             first = self._set_lost(text)
         if first and self.index == 0:
-            for wire in self._wires.values():
-                try:
-                    wire.send(FAILED, text.encode())
-                except OSError:
-                    continue  # this is the one that is gone
+            self._tell(text)
 
     def _set_lost(self, text: str) -> bool:
         """Whether this is the first loss; the lock must be held."""
@@ -286,16 +277,30 @@ class ConnectedPeers:
     def _loss(self) -> PeerLostError:
         return PeerLostError(self._lost or "another process ended")
 
-    def _beat(self, every: float) -> None:
+    def _beat(self, wire: Wire, every: float) -> None:
+        # One thread each: while one wire is slow the others must not seem dead.
         while not self._closed and self._lost is None:
-            for wire in self._wires.values():
-                try:
-                    wire.send(PING)
-                except OSError:
-                    continue  # whoever reads from it tells
+            with contextlib.suppress(OSError):  # whoever reads from it tells
+                wire.send(PING)
             time.sleep(every)
 
-    def _thread(self, work: Callable[..., None], *arguments: object) -> None:
-        threading.Thread(
+    def _tell(self, text: str) -> None:
+        """Let the others know why this is the end, those that are slow if they can."""
+
+        def tell(wire: Wire) -> None:
+            with contextlib.suppress(OSError):  # this is the one that is gone
+                wire.send(FAILED, text.encode())
+
+        threads = [self._thread(tell, wire) for wire in self._wires.values()]
+        deadline = time.monotonic() + _GRACE / 2
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+
+    def _thread(
+        self, work: Callable[..., None], *arguments: object
+    ) -> threading.Thread:
+        thread = threading.Thread(
             target=work, args=arguments, daemon=True, name=f"stepjax-{work.__name__}"
-        ).start()
+        )
+        thread.start()
+        return thread

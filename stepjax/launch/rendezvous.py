@@ -6,20 +6,28 @@ who takes part or, in one line, what is wrong. The connections stay open: they c
 heartbeat of the run.
 """
 
+import hashlib
+import hmac
 import json
+import os
 import socket
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from stepjax.launch.cluster import Cluster, LaunchError
 from stepjax.launch.frames import HELLO, REFUSED, WELCOME, ForeignSpeechError, Wire
 from stepjax.launch.preflight import Facts, difference
 
-__all__ = ["meet"]
+__all__ = ["SECRET_VARIABLE", "meet"]
+
+SECRET_VARIABLE = "STEPJAX_LAUNCH_SECRET"
+"""Environment variable that may hold a secret; only who knows it takes part."""
 
 _LARGEST_HELLO = 4 << 20  # bytes
 _HELLO_SECONDS = 10.0  # for one who has connected to say who it is
 _RETRY_SECONDS = 0.25
+_TOO_MUCH = (RecursionError, OverflowError)  # of JSON that means no good
 
 
 def meet(
@@ -101,12 +109,16 @@ def _receive_hello(
     wire.patience(_HELLO_SECONDS)
     try:
         kind, payload = wire.receive(_LARGEST_HELLO)
-        said = json.loads(payload)
-        process_id, count = int(said["process_id"]), int(said["num_processes"])
-        facts = Facts.from_json(json.dumps(said["facts"]).encode())
         if kind != HELLO:
             raise ValueError("not a hello")
-    except (OSError, ValueError, KeyError, TypeError):
+        said = json.loads(payload)
+        proof = str(said.pop("proof"))
+        if not hmac.compare_digest(proof.encode(), _proof(said).encode()):
+            _try_send(wire, REFUSED, _wrong_secret(cluster).encode())
+            raise ValueError("a stranger")
+        process_id, count = int(said["process_id"]), int(said["num_processes"])
+        facts = Facts.from_json(json.dumps(said["facts"]).encode())
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, *_TOO_MUCH):
         wire.close()  # a port scanner, or a process that died at once
         return
     problem = None
@@ -115,6 +127,11 @@ def _receive_hello(
             f"process {process_id} ({facts.host}) expects {count} processes, process 0 "
             f"({met[0].host}) {cluster.num_processes}; give all the same "
             "--launch.num-processes"
+        )
+    elif not 0 <= process_id < count:
+        problem = (
+            f"process {process_id} ({facts.host}) cannot be: numbers of {count} "
+            f"processes go from 0 to {count - 1}; give it its own --launch.process-id"
         )
     elif process_id in met:
         problem = (
@@ -148,11 +165,12 @@ def _join(
     cluster: Cluster, facts: Facts, deadline: float, timeout: float
 ) -> tuple[dict[int, Wire], list[str]]:
     wire = _connect(cluster, deadline, timeout)
-    hello = {
+    hello: dict[str, Any] = {
         "process_id": cluster.process_id,
         "num_processes": cluster.num_processes,
         "facts": json.loads(facts.to_json()),
     }
+    hello["proof"] = _proof(hello)
     try:
         # Process 0 gives up in time and says why; a little more than its patience.
         wire.patience(timeout + _HELLO_SECONDS)
@@ -208,6 +226,20 @@ def _not_ours(cluster: Cluster) -> str:
         f"or a run that goes on already, holds the port; see on {cluster.host} with: "
         f"ss -ltnp 'sport = :{cluster.port}', or choose another: --launch.coordinator "
         f"{cluster.host}:{_next_port(cluster)}"
+    )
+
+
+def _proof(said: Mapping[str, Any]) -> str:
+    """Shows that who said this knows the secret, without telling it."""
+    secret = os.environ.get(SECRET_VARIABLE, "").strip()
+    body = json.dumps(said, sort_keys=True)
+    return hmac.new(secret.encode(), body.encode(), hashlib.sha256).hexdigest()
+
+
+def _wrong_secret(cluster: Cluster) -> str:
+    return (
+        f"process 0 at {cluster.address} has another secret; set {SECRET_VARIABLE} to "
+        "the same on every host, or on none"
     )
 
 

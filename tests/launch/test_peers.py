@@ -1,13 +1,21 @@
 """What processes tell each other, and how they learn that one is gone."""
 
+import socket
 import threading
+import time
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from stepjax.launch.arrays import arrays_to_bytes, bytes_to_arrays
-from stepjax.launch.frames import ForeignSpeechError, join_parts, split_parts
+from stepjax.launch.frames import (
+    PARTS,
+    ForeignSpeechError,
+    Wire,
+    join_parts,
+    split_parts,
+)
 from stepjax.launch.peers import Alone, PeerLostError
 from tests.launch.meetings import connected, together
 
@@ -71,6 +79,64 @@ def test_a_silent_process_is_named():
     with connected(2, heartbeat=1.0) as peers:
         peers[1]._closed = True  # stops its heartbeat; the connection stays
         assert "process 1 (host-1) says nothing any more" in str(peers[0].lost(20.0))
+
+
+@pytest.fixture
+def narrow():
+    """A wire whose other end, a plain socket, holds a few kB."""
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        server.bind(("localhost", 0))
+        server.listen()
+        near = socket.create_connection(server.getsockname())
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        far, _ = server.accept()
+    wire = Wire(near)
+    yield wire, far
+    wire.close()
+    far.close()
+
+
+def test_a_slow_wire_is_not_a_silent_one(narrow):
+    wire, far = narrow
+    wire.patience(1.0)
+    taken = []
+
+    def take():
+        while piece := far.recv(1 << 14):
+            taken.append(len(piece))
+            time.sleep(0.05)
+
+    reader = threading.Thread(target=take)
+    reader.start()
+    began = time.monotonic()
+    wire.send(PARTS, bytes(800_000))  # takes far longer than one second
+    assert time.monotonic() - began > 1.0
+    wire.close()
+    reader.join(60.0)
+    assert sum(taken) == 800_013
+
+
+def test_a_wire_that_nobody_reads_is_given_up(narrow):
+    wire, _ = narrow
+    wire.patience(0.5)
+    with pytest.raises(TimeoutError):
+        wire.send(PARTS, bytes(50_000_000))
+
+
+def test_one_slow_wire_does_not_make_the_others_silent():
+    with connected(3, heartbeat=1.0) as peers:
+        peers[1]._wires[0].patience(60.0)  # only what 2 hears is looked at
+        time.sleep(0.6)  # in force from the next ping on
+        with peers[0]._wires[1]._sending:  # as while much is being sent
+            assert peers[2].lost(3.0) is None
+
+
+def test_news_of_a_death_do_not_wait_for_a_slow_wire():
+    with connected(3) as peers:
+        with peers[0]._wires[1]._sending:
+            peers[0]._lose("process 1 (host-1) is gone")
+            assert peers[2].lost(0.0) == "process 1 (host-1) is gone"
 
 
 def test_the_reason_of_an_end_is_passed_on():

@@ -1,11 +1,15 @@
 """Processes that cannot run together are told why, all in the same line."""
 
+import json
 import socket
 import threading
+import time
 
 import pytest
 
+from stepjax.launch import rendezvous
 from stepjax.launch.cluster import LaunchError
+from stepjax.launch.frames import HELLO, REFUSED, Wire
 from stepjax.launch.preflight import Facts, difference, gather_facts
 from stepjax.launch.rendezvous import meet
 from tests.launch.meetings import (
@@ -158,6 +162,56 @@ def test_two_with_one_number_are_named():
         for index, of in ((0, 3), (1, 3), (1, 3))
     ]
     assert "two processes say they are number 1" in str(together(*calls)[0])
+
+
+@pytest.mark.parametrize("index", [99, 2, -1])
+def test_a_number_that_cannot_be_is_named(index):
+    port = free_port()
+    found = together(
+        lambda: meet(cluster(port, 2, 0), facts(0), timeout=20.0),
+        lambda: meet(cluster(port, 2, index), facts(7), timeout=20.0),
+    )
+    for error in found:
+        assert isinstance(error, LaunchError) and "\n" not in str(error)
+        assert f"process {index} (host-7) cannot be" in str(error)
+        assert "go from 0 to 1" in str(error) and "--launch.process-id" in str(error)
+
+
+def ask(port: int, secret_proof: object) -> tuple[bytes, bytes]:
+    """What process 0 answers to a hello with this proof."""
+    said = json.loads(facts(1).to_json())
+    hello = {"process_id": 1, "num_processes": 2, "facts": said, "proof": secret_proof}
+    while True:
+        try:
+            wire = Wire(socket.create_connection(("localhost", port), timeout=20.0))
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.05)  # not up yet
+    try:
+        wire.send(HELLO, json.dumps(hello).encode())
+        return wire.receive()
+    finally:
+        wire.close()
+
+
+def test_only_who_knows_the_secret_takes_part(monkeypatch):
+    without = {"process_id": 1, "num_processes": 2}
+    without["facts"] = json.loads(facts(1).to_json())
+    guess = rendezvous._proof(without)
+    monkeypatch.setenv(rendezvous.SECRET_VARIABLE, "correct horse")
+    port, found = free_port(), []
+    host = threading.Thread(
+        target=lambda: found.append(meet(cluster(port, 2, 0), facts(0), timeout=60.0))
+    )
+    host.start()
+    for proof in (guess, "", 7, "\xe9"):
+        kind, text = ask(port, proof)
+        assert kind == REFUSED and b"has another secret; set STEPJAX" in text
+    wires, hosts = meet(cluster(port, 2, 1), facts(1), timeout=20.0)
+    host.join(60.0)
+    assert hosts == ["host-0", "host-1"] and found  # the strangers did not matter
+    for wire in (*wires.values(), *found[0][0].values()):
+        wire.close()
 
 
 def test_numbers_of_processes_that_differ_are_named():
