@@ -193,6 +193,21 @@ def test_control_groups(tmp_path, monkeypatch, version):
     assert group.killed_for_memory()
 
 
+def test_a_group_beside_the_trainers_own(tmp_path, monkeypatch):
+    own = tmp_path / "slice" / "trainer"
+    own.mkdir(parents=True)
+    for folder in (tmp_path, own.parent):
+        (folder / "cgroup.subtree_control").write_text("memory pids cpu")
+    (tmp_path / "cgroup.controllers").write_text("memory pids cpu")
+    # Writing to a folder fails, as enabling controllers does where processes are.
+    (own / "cgroup.subtree_control").mkdir()
+    monkeypatch.setattr(cgroups.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(cgroups, "_own_group", lambda mounted, name: own)
+    group = cgroups.make_group("t", Limits(), 100, root=tmp_path)
+    assert group is not None
+    assert group.folders == [own.parent / "stepjax-t"]
+
+
 def test_ordinary_users_get_no_control_groups(monkeypatch, tmp_path):
     monkeypatch.setattr(cgroups.os, "geteuid", lambda: 1000)
     assert cgroups.make_group("t", Limits(), 0, root=tmp_path) is None

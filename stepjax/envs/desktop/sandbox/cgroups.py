@@ -1,6 +1,9 @@
 """Control groups: the kernel's own limits, where the trainer runs as root.
 
-Groups are made below the trainer's own, so that limits it runs under still hold.
+Version 1: groups are made below the trainer's own, so that limits it runs under still
+hold. Version 2 allows no limits below a group that holds processes, as the trainer's own
+usually does; they are then made beside it, under the nearest group above that allows
+them, so that the limits of that group still hold but not those of the trainer's alone.
 Both versions are understood; where neither can be written to, the limits of
 `limits.py` and the watch over each desktop remain.
 """
@@ -132,10 +135,10 @@ def _own_group(mounted: pathlib.Path, controller: str) -> pathlib.Path | None:
 
 
 def _make_second_version(root: pathlib.Path, name: str) -> pathlib.Path | None:
-    """Group below ours, or below the top if ours holds processes; None if neither."""
-    for parent in (_own_group(root, ""), root):
-        if parent is None:
-            continue
+    """Group below ours, or the nearest above it that may have one; None if none may."""
+    own = _own_group(root, "") or root
+    above = [one for one in own.parents if one.is_relative_to(root)]
+    for parent in (own, *above):
         control = parent / "cgroup.subtree_control"
         if "memory" not in _read(control).split():
             try:
