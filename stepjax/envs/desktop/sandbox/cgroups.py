@@ -1,9 +1,10 @@
 """Control groups: the kernel's own limits, where the trainer runs as root.
 
 Version 1: groups are made below the trainer's own, so that limits it runs under still
-hold. Version 2 allows no limits below a group that holds processes, as the trainer's own
-usually does; they are then made beside it, under the nearest group above that allows
-them, so that the limits of that group still hold but not those of the trainer's alone.
+hold. Version 2 allows no limits below a group that holds processes, as the trainer's
+own usually does; they are then made beside it, under the nearest group above that
+allows them, so that the limits of that group still hold but not those of the trainer's
+alone.
 Both versions are understood; where neither can be written to, the limits of
 `limits.py` and the watch over each desktop remain.
 """
