@@ -2,7 +2,6 @@
 
 import functools
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -227,26 +226,6 @@ def open_it(**env):
     return open_backend(config, policy)
 
 
-@pytest.mark.parametrize(
-    "env, text",
-    [
-        ({}, "env.tasks is needed with the vm backend: the folder"),
-        ({"tasks": "nowhere"}, "no folder nowhere/examples"),
-        ({"url": "http://a:5000", "num_envs": 2}, r"env.num_envs must be 1 .* got 2"),
-        ({"url": "https://a/b", "tasks": "own"}, "url must be like http://host:5000"),
-        ({"provider": "dokcer", "tasks": "own"}, "docker, .* got 'dokcer'"),
-        ({"evaluators": Path("none"), "tasks": "own"}, "no evaluators in .*/none: "),
-    ],
-)
-def test_machines_that_cannot_be_opened_are_one_line(tmp_path, env, text):
-    if env.get("tasks") == "own":
-        env = {**env, "tasks": task_folder(tmp_path)}
-    env = {name: Path(env[name]) if name == "tasks" else env[name] for name in env}
-    with pytest.raises(UsageError, match=text) as error:
-        open_it(backend="vm", **env)
-    assert "\n" not in str(error.value)
-
-
 class FakeFleet(Fleet):
     """Stands in for the desktops; remembers how it was made."""
 
@@ -403,15 +382,3 @@ def test_one_task_that_never_sets_up_does_not_end_a_run(fake_fleet):
         backend = open_it(backend="desktop", num_envs=num_envs)
         assert backend.pool._max_faults == faults
         backend.close()
-
-
-def test_a_missing_package_is_named_with_what_brings_it(monkeypatch):
-    def open_without(*_):
-        raise ModuleNotFoundError("No module named 'openpyxl'", name="openpyxl")
-
-    monkeypatch.setattr(
-        "experiments.backends.BACKEND_FACTORIES", {"desktop": open_without}
-    )
-    said = r"backend desktop needs .* openpyxl; pip install .*experiments,desktop"
-    with pytest.raises(UsageError, match=said):
-        open_it(backend="desktop")

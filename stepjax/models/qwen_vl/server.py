@@ -19,7 +19,6 @@ log-probabilities, and the loss corrects for the difference.
 import collections
 import concurrent.futures
 import dataclasses
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,11 @@ import jax
 import numpy as np
 
 from stepjax.models.qwen_vl.generate import cut_at_stop
+from stepjax.models.qwen_vl.server_arrays import Arrays
 from stepjax.models.qwen_vl.server_http import Connection, ServerError
 from stepjax.models.qwen_vl.server_messages import (
     chat_messages,
+    named_id,
     prompt_text,
     to_png_url,
 )
@@ -125,8 +126,8 @@ class ServerSampler:
         self._asked: dict[int, concurrent.futures.Future[Answer]] = {}
         self._seeds: Callable[[int, int], int] = lambda episode, step: 0
         self._temperature = 1.0
-        self._given: _Arrays | None = None
-        self._copied: tuple[_Arrays, _Arrays] | None = None
+        self._given: Arrays | None = None
+        self._copied: tuple[Arrays, Arrays] | None = None
         self.counts: collections.Counter[str] = collections.Counter()
 
     @property
@@ -151,7 +152,7 @@ class ServerSampler:
         self.rest()
         if self._closed:
             self._open()
-        arrays = _Arrays(params)
+        arrays = Arrays(params)
         if self._copied is not None and arrays.are(self._copied[0]):
             arrays = self._copied[1]
         known = self._given
@@ -178,7 +179,7 @@ class ServerSampler:
           copy: Parameters that `start` may be given.
           source: What they were made of.
         """
-        self._copied = _Arrays(copy), _Arrays(source)
+        self._copied = Arrays(copy), Arrays(source)
 
     def rest(self) -> None:
         """Forget all requests; parameters are not held in any case."""
@@ -298,7 +299,7 @@ class ServerSampler:
             log_probs = [float(one["logprob"]) for one in content]
             ids = choice.get("token_ids")
             if ids is None:
-                ids = [_named_id(one["token"]) for one in content]
+                ids = [named_id(one["token"]) for one in content]
             return [int(one) for one in ids], log_probs
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ServerError(
@@ -383,26 +384,3 @@ class ServerSampler:
             self._connection.post("/collective_rpc", body, seconds=seconds)
             self._connection.post("/reset_prefix_cache", {}, seconds=seconds)
         self.counts["handed_over"] += 1
-
-
-class _Arrays:
-    """Which arrays a tree holds, without keeping them."""
-
-    def __init__(self, tree: Any):
-        self._leaves = [weakref.ref(leaf) for leaf in jax.tree.leaves(tree)]
-
-    def are(self, other: "_Arrays") -> bool:
-        """Whether they are the same ones, and still there."""
-        mine, theirs = ([leaf() for leaf in one._leaves] for one in (self, other))
-        return len(mine) == len(theirs) and all(
-            one is not None and one is two
-            for one, two in zip(mine, theirs, strict=True)
-        )
-
-
-def _named_id(token: str) -> int:
-    """The id in vLLM's `token_id:123`."""
-    name, _, number = token.partition(":")
-    if name != "token_id":
-        raise ValueError("tokens come as text")
-    return int(number)

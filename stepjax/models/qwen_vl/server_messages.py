@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["chat_messages", "prompt_text", "to_png_url"]
+__all__ = ["chat_messages", "named_id", "prompt_text", "to_png_url"]
 
 _PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 _TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>\n?", re.DOTALL)
@@ -84,3 +84,18 @@ def to_png_url(picture: np.ndarray) -> str:
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body)
     png += chunk(b"IEND", b"")
     return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def named_id(token: str) -> int:
+    """The id in vLLM's `token_id:123`.
+
+    Args:
+      token: As the server names it.
+
+    Raises:
+      ValueError: If it is anything else.
+    """
+    name, _, number = token.partition(":")
+    if name != "token_id":
+        raise ValueError("tokens come as text")
+    return int(number)

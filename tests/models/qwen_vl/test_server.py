@@ -19,7 +19,6 @@ import pytest
 from stepjax.models.qwen_vl.prompt import make_prompt
 from stepjax.models.qwen_vl.server import ServerSampler, ServerSettings
 from stepjax.models.qwen_vl.server_http import ServerError
-from stepjax.models.qwen_vl.server_messages import chat_messages
 from tests.models.qwen_vl.stub_server import picture_bytes, stub_server
 
 MOST = 8
@@ -384,24 +383,3 @@ def test_a_start_forgets_requests():
         one.begin(0, prompt(), 0, 0)
         one.start({}, jax.random.key(0), temperature=1.0)
         assert not one.busy
-
-
-def test_what_is_no_conversation_is_refused():
-    with pytest.raises(ValueError, match="turns between"):
-        chat_messages("hello", [])
-    told = SPECIAL[7] + "w" + SPECIAL[8] + SPECIAL[9]
-    with pytest.raises(ValueError, match="1 pictures"):
-        chat_messages(told, ["data:"])
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"url": "host:80"}, "url"),
-        ({"url": "http://h", "kind": "triton"}, "kind"),
-        ({"url": "http://h", "concurrency": 0}, "concurrency"),
-    ],
-)
-def test_bad_settings_are_named(options, said):
-    with pytest.raises(ValueError, match=said):
-        ServerSettings(**options)
