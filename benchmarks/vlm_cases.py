@@ -141,7 +141,7 @@ def time_torch(case: Case) -> float:
     Only response positions reach the head, the loss has the same shape, AdamW is
     torch's own.
     """
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
     import transformers  # pyright: ignore[reportMissingImports]
 
     name = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}[case.config.architecture]
@@ -175,7 +175,7 @@ def time_torch(case: Case) -> float:
 
 def _torch_inputs(case: Case, device: str, dtype: Any) -> tuple[dict[str, Any], Any]:
     """The rows of `make_rows` as a transformers model takes them, and advantages."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     batch, config = make_rows(case, shared=False), case.config
     tokens = np.concatenate([batch.prompt.tokens, batch.action_tokens], axis=1)
