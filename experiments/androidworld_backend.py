@@ -20,14 +20,6 @@ _LEAST_FAULTS = 64
 """Faults in a row that end a run: a task that never sets up must not be enough."""
 
 
-class _Phones(Closing):
-    """Phones that nobody waits for once the run is over."""
-
-    def hurry(self) -> None:
-        """Give up on servers that have gone."""
-        self._make.hurry()
-
-
 def open_androidworld(
     config: ExperimentConfig, policy: Policy, report: ReportFn
 ) -> DesktopBackend:
@@ -63,7 +55,7 @@ def open_androidworld(
         resources = opened.pop_all()
     return screen_backend(
         "androidworld",
-        _Phones(fleet, resources),
+        Closing(fleet, resources),
         tasks,
         config,
         policy,

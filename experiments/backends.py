@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from experiments.browsers import pages_per_browser
 from experiments.config import EnvConfig, ExperimentConfig, PolicyConfig
 from experiments.errors import UsageError, as_usage_error
 from stepjax.models.policy import Policy
@@ -148,12 +149,12 @@ def _open_miniwob(
     find_pages()  # both say what to install; better now than from a worker
     executable = miniwob.find_chromium(str(env.chromium) if env.chromium else None)
     pages = env.num_envs or 2 * _PAGES_PER_BROWSER
-    slots = min(pages, _PAGES_PER_BROWSER)
+    slots = pages_per_browser(pages, _PAGES_PER_BROWSER)
     table = miniwob.task_table()
     return HostBackend(
         "miniwob",
         lambda index: miniwob.make_vector_environment(
-            executable, slots, max_steps=env.max_steps
+            executable, slots[index], max_steps=env.max_steps
         ),
         TaskTable(
             **{
@@ -162,7 +163,7 @@ def _open_miniwob(
             }
         ),
         policy.sample,
-        num_envs=-(-pages // slots),
+        num_envs=len(slots),
         max_steps=env.max_steps,
         report=report,
         demonstrate=lambda task, seen: miniwob.oracle_action(task.name, seen),

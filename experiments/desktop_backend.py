@@ -62,7 +62,9 @@ class DesktopBackend(HostBackend):
 
     def close(self) -> None:
         """Close the environments, then end the desktops."""
-        getattr(self._fleet, "hurry", bool)()  # one may wait for a phone that has gone
+        hurry = getattr(self._fleet, "hurry", None)
+        if hurry is not None:
+            hurry()
         try:
             super().close()
         finally:
@@ -122,6 +124,12 @@ class Closing:
         """Totals of the desktops."""
         count = getattr(self._make, "metrics", None)
         return count() if count else {}
+
+    def hurry(self) -> None:
+        """Let nothing wait for servers that have gone: the run is over."""
+        hurry = getattr(self._make, "hurry", None)
+        if hurry is not None:
+            hurry()
 
     def close(self) -> None:
         """Close what is shared; may be called twice."""

@@ -288,18 +288,10 @@ def _cached_train_step(
 
     def train_step(state: TrainState, batch: Batch, reference: Any = None) -> Any:
         loss = functools.partial(loss_fn, reference)
-        step = make_train_step(
-            policy_fn, tx, loss, micro_batch_size=micro, compute_dtype=_dtype_of(policy)
-        )
+        step = make_train_step(policy_fn, tx, loss, micro_batch_size=micro)
         return step(state, batch)
 
     return train_step
-
-
-def _dtype_of(policy: Policy) -> Any:
-    """The type a large model's parameters act in; they are cast before they travel."""
-    model = getattr(policy, "model", None)
-    return None if model is None else model.setup.dtype
 
 
 def mean_metrics(updates: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from experiments.browsers import pages_per_browser
 from experiments.config import EnvConfig, ExperimentConfig
 from stepjax.envs.actions import Action
 from stepjax.envs.base import Observation, Task
@@ -41,14 +42,14 @@ def open_mobile(config: ExperimentConfig, policy: Any, report: ReportFn) -> Host
     executable = find_chromium(str(env.chromium) if env.chromium else None)
     screen = _screen(env)
     phones = env.num_envs or _BROWSERS * _PHONES_PER_BROWSER
-    slots = min(phones, _PHONES_PER_BROWSER)
+    slots = pages_per_browser(phones, _PHONES_PER_BROWSER)
     table = _table(env)
     codec = getattr(policy, "codec", None)
     return HostBackend(
         "miniwob-mobile",
         lambda index: mobile.make_mobile_environment(
             executable,
-            slots,
+            slots[index],
             screen=screen,
             max_steps=env.max_steps,
             from_launcher=env.from_launcher,
@@ -61,7 +62,7 @@ def open_mobile(config: ExperimentConfig, policy: Any, report: ReportFn) -> Host
             }
         ),
         policy.sample,
-        num_envs=-(-phones // slots),
+        num_envs=len(slots),
         max_steps=env.max_steps,
         report=report,
         codec=codec,

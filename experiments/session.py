@@ -61,13 +61,12 @@ def run_with_report(about: str, config: ExperimentConfig) -> RunResult:
             from experiments.backends import make_policy
 
             policy = make_policy(config.policy, config.env.backend, config.env)
-            # With several processes the result holds what this one acts with already.
-            alone = peers.count == 1
+            last = result.params
+            if peers.count == 1:  # several have put them where they act already
+                last = acting_params(result, policy)
             params: dict[str, Any] = {
                 "before training": result.start_params,
-                "after training": acting_params(result, policy)
-                if alone
-                else result.params,
+                "after training": last,
             }
             episodes = record_episodes(backend, params, jax.random.key(config.seed))
             save_episodes(result.run_dir / "episodes", episodes)

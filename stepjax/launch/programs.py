@@ -109,7 +109,6 @@ def lower_train_step(
         tx,
         _loss,
         micro_batch_size=settings.micro_batch,
-        compute_dtype=jnp.bfloat16,
         trainable=trainable,
     )
     jitted = jit_train_step(

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import types
 
 import jax
 import numpy as np
@@ -171,6 +172,10 @@ def test_what_is_shared_is_closed_once_and_speaks_for_itself():
     plain.close()
     plain.close()
     assert closed == [1]
+    plain.hurry()  # nothing here waits
+    hurried = types.SimpleNamespace(hurry=lambda: closed.append(2))
+    Closing(hurried, resources).hurry()
+    assert closed == [1, 2]
     assert Closing(Fleet(), resources).status_line() == "desktops: 2 acting"
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from stepjax.models.qwen_vl.attention import resolve
+from stepjax.models.qwen_vl.casting import cast_params, used_types
 from stepjax.models.qwen_vl.sharding import (
     ACTIVATION_RULES,
     PARAM_RULES,
@@ -137,7 +138,7 @@ def cast_copy(model: Any, params: Any) -> Any:
       A tree of the model's type, but for the parameters of norms; `params` itself if
       nothing changes.
     """
-    types = _types(model, params)
+    types = used_types(model, params)
     found = [leaf.dtype for leaf in jax.tree.leaves(params)]
     return params if found == jax.tree.leaves(types) else _caster(model)(params)
 
@@ -158,7 +159,7 @@ def place_copy(model: Any, params: Any, mesh: Mesh) -> Any:
         return jax.device_put(np.asarray(leaf).astype(dtype), sharding)
 
     where = param_sharding(model, mesh, ACTING_RULES)
-    return jax.tree.map(put, params, _types(model, params), where)
+    return jax.tree.map(put, params, used_types(model, params), where)
 
 
 def mesh_of(params: Any) -> Mesh | None:
@@ -241,25 +242,9 @@ def _mesh(groups: np.ndarray) -> Mesh:
 # --- Arrays ---------------------------------------------------------------------------
 
 
-def _types(model: Any, params: Any) -> Any:
-    """The type in which each parameter is used."""
-
-    def choose(path: Any, leaf: Any) -> Any:
-        in_norm = any("norm" in str(getattr(part, "key", "")) for part in path)
-        return np.dtype(leaf.dtype if in_norm else model.setup.dtype)
-
-    return jax.tree_util.tree_map_with_path(choose, params)
-
-
-def _cast(model: Any, params: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf, dtype: leaf.astype(dtype), params, _types(model, params)
-    )
-
-
 @functools.cache
 def _caster(model: Any) -> Callable[[Any], Any]:
-    return jax.jit(functools.partial(_cast, model))
+    return jax.jit(functools.partial(cast_params, model))
 
 
 @functools.cache
@@ -269,7 +254,7 @@ def _program(model: Any, mesh: Mesh, goal: Mesh | None) -> Callable[[Any], Any]:
         where = param_sharding(model, mesh)
     else:
         where = param_sharding(model, goal, ACTING_RULES)
-    return jax.jit(functools.partial(_cast, model), out_shardings=where)
+    return jax.jit(functools.partial(cast_params, model), out_shardings=where)
 
 
 def _own_part(leaf: jax.Array, where: NamedSharding, *, order: list) -> jax.Array:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from stepjax.log_probs import chunked_token_log_probs
+from stepjax.models.qwen_vl.casting import cast_params
 from stepjax.models.qwen_vl.generate import embed_prompt, scaled_hidden
 from stepjax.models.qwen_vl.policy import chunked_entropy
 from stepjax.types import PolicyOutput
@@ -56,6 +57,8 @@ def make_packed_evaluate(
                 "evaluate: action_tokens must have shape [S, A] or [Q, G, A], got "
                 f"{shape}."
             )
+        # As those who act are given them; cast before they travel between devices.
+        params = cast_params(model, params)
         groups = (shape[0], 1, shape[1]) if len(shape) == 2 else shape
         tokens = jnp.where(token_mask, action_tokens, 0)
         hidden = packed_hidden(

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import stepjax
+from stepjax.models.qwen_vl.acting import cast_copy
 from stepjax.models.qwen_vl.config import PRESETS
 from stepjax.models.qwen_vl.generate import generate
 from stepjax.models.qwen_vl.model import make_qwen_vl
@@ -149,6 +150,21 @@ def test_one_token_and_one_member():
     np.testing.assert_allclose(out.log_prob[:, 0], alone.log_prob, rtol=1e-5)
     with pytest.raises(ValueError, match=r"\[S, A\] or \[Q, G, A\]"):
         evaluate(shaken_params(), prompt, tokens[0, 0], mask[0, 0])
+
+
+@pytest.mark.slow
+def test_masters_are_read_as_those_who_act_read_them():
+    """Ratios and divergences are between the numbers of one set of types."""
+    model = make_model(dtype=jnp.bfloat16)
+    evaluate = jax.jit(make_packed_evaluate(model))
+    prompt, (tokens, mask) = make_prompts(), make_actions()
+    masters = shaken_params()
+    trained = evaluate(masters, prompt, tokens, mask)
+    acted = evaluate(cast_copy(model, masters), prompt, tokens, mask)
+    np.testing.assert_array_equal(trained.log_prob, acted.log_prob)
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), masters)
+    norms_too = evaluate(rounded, prompt, tokens, mask)
+    assert np.abs(norms_too.log_prob - acted.log_prob).max() > 0
 
 
 def make_batches():
