@@ -27,7 +27,7 @@ def get(url, timeout=10):
 """
 
 _ENVIRONMENT = """
-import os, sys, time, types
+import os, resource, sys, time, types
 import easyocr, requests
 assert os.path.getsize(os.environ["PROXY_CONFIG_FILE"]) > 0
 print("noise on stdout while importing")
@@ -137,6 +137,10 @@ BEHAVIORS = {
         if os.path.isdir("/sys/class/net") else
         open("/proc/net/dev").read().strip().splitlines()[2:])),
     "canary": lambda env: float(os.path.exists(env.options["path"])),
+    "limited": lambda env: float(
+        os.nice(0) >= 10
+        and resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+        and 0 < resource.getrlimit(resource.RLIMIT_NPROC)[0] <= 1000),
     "late": late,
     "wrapped": wrapped,
     "starve": starve,

@@ -69,6 +69,7 @@ def test_in_the_sandbox(jailed, desktop, address, tmp_path):
     shadow = make_task("canary", options={"path": "/etc/passwd"})
     assert jailed.judge(shadow, address).score == 0.0
     assert jailed.judge(make_task("network"), address).score == 1.0  # its loopback only
+    assert jailed.judge(make_task("limited"), address).score == 1.0
     with pytest.raises(UpstreamError, match="it ended during"):
         jailed.judge(make_task("crash"), address)
     assert jailed.judge(make_task("one"), address).score == 1.0
@@ -94,6 +95,31 @@ def test_the_sandbox_shows_no_home(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(UpstreamError, match="bubblewrap"):
         jail_command(find_interpreter(folder), tmp_path)
+
+
+def test_of_a_shared_prefix_only_python_is_shown(monkeypatch, tmp_path):
+    """A Python under ~/.local lies among its user's own things."""
+    local, root = tmp_path / "local", tmp_path / "venv"
+    for folder in ("bin", "lib/python3.11", "share/keyrings", "state"):
+        (local / folder).mkdir(parents=True)
+    (root / "bin").mkdir(parents=True)
+    for name in ("bin/python3.11", "bin/tool", "lib/python3.11/os.py"):
+        (local / name).touch()
+    (local / "bin" / "python3").symlink_to("python3.11")
+    interpreter = root / "bin" / "python"
+    interpreter.symlink_to(local / "bin" / "python3")
+    (root / "pyvenv.cfg").write_text(f"home = {local / 'bin'}\n")
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/bwrap")
+    command = jail_command(interpreter, tmp_path / "exchange")
+    shown = {command[i + 1] for i, word in enumerate(command) if word == "--ro-bind"}
+    mine = {Path(name) for name in shown if name.startswith(str(tmp_path))}
+    assert mine == {
+        root,
+        local / "bin" / "python3",
+        local / "bin" / "python3.11",
+        local / "lib",
+        tmp_path / "exchange",
+    }
 
 
 def test_only_this_user_may_use_the_loopback(desktop, address, monkeypatch):

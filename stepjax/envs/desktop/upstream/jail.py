@@ -5,6 +5,7 @@ they get a network of their own without any device but its loopback, no view of 
 mounts or other processes, and nothing on the disk to write to.
 """
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -21,6 +22,13 @@ SCRATCH_BYTES = 2 << 30
 
 MEMORY_BYTES = 12 << 30
 """Address space of the evaluators; numpy and friends reserve more than they use."""
+
+PROCESSES = 256
+"""Processes and threads of the evaluators together; not counted where root trains."""
+
+_NICENESS = 10
+# As desktops: should memory run out all the same, these go before the trainer (0).
+_OOM_SCORE = 500
 
 _WORKER = Path(__file__).with_name("worker.py")
 _INSIDE = "/opt/stepjax/worker.py"
@@ -57,14 +65,14 @@ def jail_command(interpreter: Path, exchange: Path) -> list[str]:
         command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     command += ["--proc", "/proc", "--dev", "/dev"]
     command += ["--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"]
-    for folder in _python_folders(interpreter):
-        command += ["--ro-bind", str(folder), str(folder)]
+    for path in _python_paths(interpreter):
+        command += ["--ro-bind", str(path), str(path)]
     command += ["--ro-bind", str(_WORKER), _INSIDE]
     command += ["--ro-bind", str(exchange), str(EXCHANGE)]
     for name, value in _environment().items():
         command += ["--setenv", name, value]
     worker = [*_run(interpreter, _INSIDE), str(MEMORY_BYTES)]
-    return [*command, "--chdir", "/tmp", *worker]
+    return [*command, "--chdir", "/tmp", *_limits(), *worker]
 
 
 def open_command(interpreter: Path) -> list[str]:
@@ -95,21 +103,54 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _python_folders(interpreter: Path) -> list[Path]:
-    """The virtual environment and the Python it was made from, if not under /usr."""
+def _limits() -> list[str]:
+    # Set inside, where processes are counted within the sandbox's user namespace.
+    return [
+        "/usr/bin/nice", "-n", str(_NICENESS),
+        "/usr/bin/choom", "-n", str(_OOM_SCORE), "--",
+        "/usr/bin/prlimit", f"--nproc={PROCESSES}", "--core=0",
+    ]  # fmt: skip
+
+
+def _python_paths(interpreter: Path) -> list[Path]:
+    """The virtual environment, and of the Python it was made from what runs.
+
+    That Python may lie in `~/.local`, among things that are nobody's business.
+    """
     root = interpreter.parent.parent
-    folders = [root]
-    config = root / "pyvenv.cfg"
-    if config.is_file():
-        for line in config.read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition("=")
-            if key.strip() == "home":
-                folders.append(Path(value.strip()).parent)
-    folders.append(interpreter.resolve().parent.parent)
-    outside = [folder for folder in folders if not folder.is_relative_to("/usr")]
-    if any(folder == Path("/") for folder in outside):
+    paths = [root]
+    for program in _programs(interpreter):
+        prefix = program.parent.parent
+        if prefix == root:
+            continue
+        paths.append(program)
+        paths += [
+            prefix / name
+            for name in ("lib", "lib64")
+            if any((prefix / name).glob("python3*/os.py"))
+            or any((prefix / name).glob("python3*/lib-dynload"))
+        ]
+    outside = [path for path in paths if not path.is_relative_to("/usr")]
+    if Path("/") in outside:
         raise UpstreamError(
             f"{interpreter} would show the whole disk to the evaluators; make their "
             f"environment with {sys.executable} -m venv."
         )
     return list(dict.fromkeys(outside))
+
+
+def _programs(interpreter: Path) -> list[Path]:
+    """What the interpreter's links lead through, and where its environment looks."""
+    programs, link = [], interpreter
+    while link.is_symlink():
+        link = Path(os.path.normpath(link.parent / link.readlink()))
+        programs.append(link)
+    programs.append(interpreter.resolve())
+    config = interpreter.parent.parent / "pyvenv.cfg"
+    if config.is_file():
+        for line in config.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition("=")
+            home = Path(value.strip(), interpreter.resolve().name)
+            if key.strip() == "home" and home.is_file():
+                programs.append(home)
+    return programs
