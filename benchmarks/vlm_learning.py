@@ -127,7 +127,7 @@ def _settings(args: argparse.Namespace, folder: Path) -> ExperimentConfig:
             wording=folder / "wording.txt",
             max_pixels=_PIXELS,
             max_new_tokens=32,
-            prompt_tokens=256,
+            prompt_tokens=384,
             past_responses=3,
             dtype="float32",
             remat="none",

@@ -12,6 +12,7 @@ from experiments.compare_plan import Plan
 from experiments.config import (
     METHOD_NAMES,
     AlgoConfig,
+    EvalConfig,
     ExperimentConfig,
     OptimizerConfig,
 )
@@ -33,8 +34,12 @@ _PRESET = Preset(
     note="the settings all methods share",
 )
 _PHONES = Preset(
-    config=MOBILE_PRESETS["quick"].config,
-    note="the settings all methods share on phones (--env miniwob-mobile)",
+    config=dataclasses.replace(
+        MOBILE_PRESETS["quick"].config,
+        rounds=28,
+        eval=EvalConfig(every=7, episodes_per_task=2),
+    ),
+    note="the settings all methods share on phones (--env miniwob-mobile), 28 rounds",
 )
 _BACKEND = "--env.backend"
 _OURS = {

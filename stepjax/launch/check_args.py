@@ -29,7 +29,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--mesh.data", dest="data", type=int, default=1, help="-1: what is left")
     add("--mesh.fsdp", dest="fsdp", type=int, default=-1, help="-1: what is left")
     add("--mesh.tensor", dest="tensor", type=int, default=4)
-    add("--only", choices=("train", "sample"), help="one of the two programs")
+    add("--only", choices=("train", "sample", "act"), help="one of the programs")
     add("--screen", default="1920x1080", help="width x height of a screenshot")
     add("--max-pixels", type=int, default=2_116_800, help="of a resized screenshot")
     add("--images", type=int, default=1, help="screenshots in a prompt")
@@ -44,6 +44,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="leave out rows with prompts of their own: half the compiler's time",
     )
     add("--sample-rows", type=int, help="prompts sampled from at once; default: 256")
+    add("--slots", type=int, default=16, help="responses of a process under way")
     add("--remat", choices=("none", "full", "dots"), default="full")
     add("--attention", choices=("plain", "tpu_flash"), default="tpu_flash")
     add("--moments", choices=("float32", "bfloat16"), default="float32")

@@ -31,6 +31,8 @@ def print_report(result: Mapping[str, Any]) -> None:
         _print_program(result["sample"], result["chip_memory"], result["resident"])
         for part in ("prefill", "decode"):
             _print_times(part, result["sample"].get(part))
+    if "act" in result:
+        _print_acting(result["act"], settings["slots"], result)
     if "round" in result:
         print("\nA round takes at least (see docs/scaling.md for what is assumed)")
         for name, seconds in result["round"].items():
@@ -52,6 +54,10 @@ def suggestion(result: Mapping[str, Any]) -> str:
     shards = mesh["data"] * mesh["fsdp"]
     train, memory = result.get("train", {}), result["chip_memory"]
     if train.get("total", 0) <= memory and "limit" not in train:
+        act = result.get("act", {})
+        if act.get("total", 0) + result.get("resident", 0) > memory or "limit" in act:
+            if settings["slots"] > 1:
+                return f"let fewer responses grow, --slots {settings['slots'] // 2}."
         if settings["sample_rows"] > shards:
             fewer = max(shards, settings["sample_rows"] // 2 // shards * shards)
             return f"sample from fewer prompts at once, --sample-rows {fewer}."
@@ -93,6 +99,20 @@ def _print_program(found: Mapping[str, Any], memory: float, resident: float) -> 
     for line in _collective_lines(found["collectives"]):
         print(f"  {line}")
     print(f"  compiled in   {found['seconds']:.0f} s")
+
+
+def _print_acting(
+    found: Mapping[str, Any], slots: int, result: Mapping[str, Any]
+) -> None:
+    print(f"\nActing: {slots} responses under way in each process")
+    for name, does in (("join", "reads prompts"), ("advance", "decodes")):
+        program = found[name]
+        if "limit" in program:
+            said = f"the compiler stops at {_show(program['limit'])}B"
+        else:
+            said = f"compiled in {program['seconds']:.0f} s"
+        total = program["total"] + result["resident"]
+        print(f"  {does:13} {_show(total)}B per chip with the train state, {said}")
 
 
 def _collective_lines(items: list[dict[str, Any]]) -> list[str]:

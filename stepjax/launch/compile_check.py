@@ -1,4 +1,4 @@
-"""Compiles the real train and sampling steps for a TPU that is not there.
+"""Compiles the real train, sampling and acting steps for a TPU that is not there.
 
 `python -m stepjax.launch.compile_check --model qwen2.5-vl-7b --topology v5e:8x8
 --mesh.fsdp 16 --mesh.tensor 4` needs the `libtpu` package, one CPU core and about two
@@ -11,16 +11,15 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
-import re
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from stepjax.launch.check_args import config_of, parse_args, workload_of
 from stepjax.launch.check_report import print_report, suggestion
-from stepjax.launch.collectives import find_collectives, transfer_seconds
+from stepjax.launch.collectives import transfer_seconds
+from stepjax.launch.compiling import compile_program
 from stepjax.launch.roofline import (
     MeshSizes,
     Round,
@@ -29,7 +28,7 @@ from stepjax.launch.roofline import (
     sample_times,
     train_times,
 )
-from stepjax.launch.topologies import Topology, describe_topology, quiet_stderr
+from stepjax.launch.topologies import Topology, describe_topology
 from stepjax.launch.work import forward_flops, train_flops
 
 __all__ = ["check", "main"]
@@ -91,6 +90,7 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         single_rows=single,
         micro_batch=micro,
         sample_rows=rows,
+        slots=args.slots,
         remat=args.remat,
         moments=args.moments,
         attention=args.attention,
@@ -108,7 +108,7 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
             name: getattr(settings, name)
             for name in (
                 *("group", "prompts", "single_rows", "micro_batch"),
-                *("sample_rows", "remat"),
+                *("sample_rows", "slots", "remat"),
             )
         }
         | {"moments": args.moments, "attention": args.attention}
@@ -120,10 +120,12 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         },
     }
     with _effort(args.effort):
-        if args.only != "sample":
+        if args.only in (None, "train"):
             result["train"] = _train(config, topology, mesh, sizes, settings)
-        if args.only != "train":
+        if args.only in (None, "sample"):
             result["sample"] = _sample(config, topology, mesh, sizes, settings)
+        if args.only in (None, "act"):
+            result["act"] = _act(config, mesh, settings)
     result["fits"], result["resident"] = _fits(result)
     result["suggestion"] = None if result["fits"] else suggestion(result)
     if args.only is None and result["fits"]:
@@ -149,7 +151,7 @@ def _train(
 ) -> dict[str, Any]:
     from stepjax.launch.programs import lower_train_step
 
-    found = _compile(lower_train_step(config, mesh, settings), sizes)
+    found = compile_program(lower_train_step(config, mesh, settings), sizes.devices)
     remat, group = settings.remat != "none", settings.group
     trained = not any("vision" in pattern for pattern in settings.frozen)
     model, run = train_flops(
@@ -185,7 +187,7 @@ def _sample(
 ) -> dict[str, Any]:
     from stepjax.launch.programs import lower_sampling
 
-    found = _compile(lower_sampling(config, mesh, settings), sizes)
+    found = compile_program(lower_sampling(config, mesh, settings), sizes.devices)
     seconds = transfer_seconds(found.pop("items"), link_rate=topology.chip.link_rate)
     flops = forward_flops(config, settings.work, group=settings.sample_group)
     prefill, decode = sample_times(
@@ -207,52 +209,31 @@ def _sample(
     }
 
 
-def _compile(lowered: Any, sizes: MeshSizes) -> dict[str, Any]:
-    """Memory per chip and collectives of a program."""
-    began = time.monotonic()
-    try:
-        with quiet_stderr():
-            compiled = lowered.compile()
-    except Exception as error:  # the compiler's own, of several kinds
-        text = " ".join(str(error).split())
-        used = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT])", text)
-        if "RESOURCE_EXHAUSTED" not in text or not used:
-            raise ValueError(
-                f"the compiler refused the program: {text[:400]}"
-            ) from None
-        return {
-            "total": _bytes(used[1], used[2]),
-            "limit": _bytes(used[3], used[4]),
-            "collectives": [],
-            "items": [],
-            "seconds": time.monotonic() - began,
-        }
-    memory = compiled.memory_analysis()
-    items = find_collectives(compiled.as_text(), sizes.devices)
-    arguments = memory.argument_size_in_bytes
-    fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    total = arguments + fresh + memory.temp_size_in_bytes
-    return {
-        "arguments": arguments,
-        "outputs": fresh,
-        "temporaries": memory.temp_size_in_bytes,
-        "total": total + memory.generated_code_size_in_bytes,
-        "collectives": [dataclasses.asdict(item) for item in items],
-        "items": items,
-        "seconds": time.monotonic() - began,
-    }
+def _act(config: Any, mesh: Any, settings: Any) -> dict[str, Any]:
+    """The programs of a process whose episodes run; each needs only its own chips."""
+    from stepjax.launch.programs import lower_acting
+    from stepjax.models.qwen_vl.acting import groups_in_processes
 
-
-def _bytes(number: str, unit: str) -> float:
-    return float(number) * 1024.0 ** (1 + "KMGT".index(unit))
+    lowered = lower_acting(config, groups_in_processes(mesh), settings)
+    found = {name: compile_program(each, 1) for name, each in lowered.items()}
+    for program in found.values():
+        del program["items"], program["collectives"]
+    largest = max(found, key=lambda name: found[name]["total"])
+    return (
+        found
+        | {"total": found[largest]["total"], "largest": largest}
+        | {name: found[largest][name] for name in ("limit",) if name in found[largest]}
+    )
 
 
 def _fits(result: dict[str, Any]) -> tuple[bool, float]:
-    """Whether both programs fit, the train state staying where it is meanwhile."""
-    train, sample = result.get("train", {}), result.get("sample", {})
-    resident = train.get("arguments", 0.0) if sample else 0.0
-    largest = max(train.get("total", 0.0), sample.get("total", 0.0) + resident)
-    refused = "limit" in train or "limit" in sample
+    """Whether all programs fit, the train state staying where it is meanwhile."""
+    train = result.get("train", {})
+    samplers = [result[name] for name in ("sample", "act") if name in result]
+    resident = train.get("arguments", 0.0) if samplers else 0.0
+    beside = max((found["total"] for found in samplers), default=0.0)
+    largest = max(train.get("total", 0.0), beside + resident)
+    refused = any("limit" in found for found in (train, *samplers))
     return largest <= result["chip_memory"] and not refused, resident
 
 

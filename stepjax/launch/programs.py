@@ -13,7 +13,11 @@ from jax.sharding import PartitionSpec as P
 from stepjax.kernels.success_rate import init_success_rate
 from stepjax.launch.work import Workload
 from stepjax.losses.step_grpo import step_grpo_loss
+from stepjax.models.qwen_vl.acting import ACTING_RULES, acting_mesh
+from stepjax.models.qwen_vl.casting import used_types
 from stepjax.models.qwen_vl.dimensions import QwenVLConfig
+from stepjax.models.qwen_vl.engine_programs import make_programs
+from stepjax.models.qwen_vl.engine_sizes import EngineSizes
 from stepjax.models.qwen_vl.generate import generate
 from stepjax.models.qwen_vl.model import QwenVL, make_qwen_vl
 from stepjax.models.qwen_vl.packed import make_packed_evaluate
@@ -33,7 +37,13 @@ from stepjax.training.state import init_train_state
 from stepjax.training.step import jit_train_step, make_train_step
 from stepjax.types import PolicyOutput, StepBatch
 
-__all__ = ["SAMPLING_RULES", "ProgramSettings", "lower_sampling", "lower_train_step"]
+__all__ = [
+    "SAMPLING_RULES",
+    "ProgramSettings",
+    "lower_acting",
+    "lower_sampling",
+    "lower_train_step",
+]
 
 SAMPLING_RULES = PARAM_RULES | {"embed": None, "vision_embed": None}
 """While sampling, weights lie whole on each `tensor` group: nothing is gathered."""
@@ -51,6 +61,7 @@ class ProgramSettings:
       micro_batch: Prompts of one forward and backward pass, over all devices.
       sample_rows: Prompts sampled from at once, over all devices.
       sample_group: Responses sampled from each.
+      slots: Responses that grow at the same time in a process, in episodes.
       remat: "none", "full" or "dots".
       moments: Type of Adam's moments, "float32" or "bfloat16".
       frozen: Regular expressions of parameters that do not learn.
@@ -66,6 +77,7 @@ class ProgramSettings:
     micro_batch: int = 16
     sample_rows: int = 64
     sample_group: int = 1
+    slots: int = 16
     remat: str = "full"
     moments: str = "float32"
     frozen: Sequence[str] = ()
@@ -164,6 +176,67 @@ def lower_sampling(config: QwenVLConfig, mesh: Mesh, settings: ProgramSettings) 
         )
     )
     return jitted.lower(params, _prompts(settings.sample_rows, work), keys)
+
+
+def lower_acting(
+    config: QwenVLConfig, mesh: Mesh, settings: ProgramSettings
+) -> dict[str, Any]:
+    """What a process acts with while episodes run, lowered for its own devices.
+
+    Args:
+      config: The model.
+      mesh: Of training; the devices of its first process are taken.
+      settings: The rest.
+
+    Returns:
+      Two programs of an engine: "join", which reads prompts, and "advance", which
+      decodes; each what `jax.jit(...).lower` returns.
+
+    Raises:
+      ValueError: If a `tensor` group does not lie within a process.
+    """
+    model = make_qwen_vl(config, attention=settings.attention)
+    own = acting_mesh(model, mesh)
+    work, rows = settings.work, min(4, settings.slots)
+    programs = make_programs(
+        model,
+        own,
+        sizes=EngineSizes(
+            slots=settings.slots, prompt_buckets=(work.prompt,), prefill_rows=rows
+        ),
+        most=work.response,
+        stop_tokens=(config.eos_token_id or 0,),
+        top_p=1.0,
+    )
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(
+        lambda leaf, dtype, where: jax.ShapeDtypeStruct(
+            leaf.shape, dtype, sharding=where
+        ),
+        shapes,
+        used_types(model, shapes),
+        param_sharding(model, own, ACTING_RULES),
+    )
+    slots = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=where
+        ),
+        jax.eval_shape(programs.empty, params),
+        programs.where,
+    )
+    heat = jax.ShapeDtypeStruct((), jnp.float32)
+    return {
+        "join": programs.join.lower(
+            params,
+            _prompts(rows, work),
+            slots=slots,
+            rows=jax.ShapeDtypeStruct((rows,), jnp.int32),
+            key=jax.eval_shape(lambda: jax.random.key(0)),
+            whose=jax.ShapeDtypeStruct((rows, 2), jnp.int32),
+            temperature=heat,
+        ),
+        "advance": programs.advance.lower(params, slots=slots, temperature=heat),
+    }
 
 
 def _init_state(model: QwenVL, tx: Any, trainable: Any, num_tasks: int) -> Any:

@@ -47,7 +47,7 @@ def test_a_folder_is_a_model(tmp_path):
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
 def test_bad_commands_are_one_line(words, message, capsys):
-    pytest.importorskip("libtpu", reason="pip install 'stepjax[vlm]'")
+    pytest.importorskip("libtpu", reason="pip install 'stepjax[compile-check]'")
     assert compile_check.main(["--topology", "v5e:8x8", *words]) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -69,6 +69,8 @@ def test_no_libtpu_is_one_line(monkeypatch, capsys):
         ({"moments": "float32"}, "--moments bfloat16"),
         ({}, "more or larger chips"),
         ({"total": 1.0, "sample_rows": 16}, "--sample-rows 8"),
+        ({"total": 1.0, "act": {"total": 17e9}}, "--slots 4"),
+        ({"total": 1.0, "act": {"total": 1.0, "limit": 16e9}}, "--slots 4"),
     ],
 )
 def test_suggestions(change, advice):
@@ -78,12 +80,14 @@ def test_suggestions(change, advice):
         "moments": "bfloat16",
         "sequence": True,
         "sample_rows": 4,
+        "slots": 8,
     }
     result = {
         "mesh": change.get("mesh", {"data": 1, "fsdp": 4, "tensor": 1}),
         "chip_memory": 16e9,
         "train": {"total": change.get("total", 20e9)},
         "sample": {"total": 20e9},
+        "act": change.get("act", {}),
         "settings": settings | {k: v for k, v in change.items() if k in settings},
     }
     assert advice in suggestion(result)
@@ -92,7 +96,7 @@ def test_suggestions(change, advice):
 @pytest.mark.slow
 def test_tiny_model_compiles_for_a_tpu(tmp_path):
     """In a process of its own, as a user runs it: libtpu writes past Python."""
-    pytest.importorskip("libtpu", reason="pip install 'stepjax[vlm]'")
+    pytest.importorskip("libtpu", reason="pip install 'stepjax[compile-check]'")
     path = tmp_path / "found.json"
     command = [sys.executable, "-m", "stepjax.launch.compile_check", *TINY]
     done = subprocess.run(
@@ -106,4 +110,6 @@ def test_tiny_model_compiles_for_a_tpu(tmp_path):
     assert train["arguments"] > 0 and train["temporaries"] > 0
     assert {item["kind"] for item in train["collectives"]}
     assert train["run_flops"] > train["model_flops"] > sample["model_flops"] > 0
+    act = found["act"]
+    assert act["total"] == max(act["join"]["total"], act["advance"]["total"]) > 0
     assert set(found["round"]) >= {"prefill", "decode", "groups", "train"}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -52,11 +51,13 @@ class Programs:
       join: `join(params, prompt, *, slots, rows, key, whose, temperature)`, the slots
         with new requests in `rows`.
       advance: `advance(params, *, slots, temperature)`, the slots after some tokens.
+      where: Shardings of slots; None on one device.
     """
 
-    empty: Callable[..., Slots]
-    join: Callable[..., Slots]
-    advance: Callable[..., Slots]
+    empty: Any
+    join: Any
+    advance: Any
+    where: Any
 
 
 def make_programs(
@@ -89,31 +90,19 @@ def make_programs(
         "most": most,
     }
     empty = functools.partial(_empty, model=model, sizes=sizes, most=most)
-    join = functools.partial(_join, **options)
-    advance = functools.partial(_advance, **options, chunk=sizes.chunk)
-    if mesh is None:
-        return Programs(
-            empty=empty,
-            join=jax.jit(join, donate_argnames="slots"),
-            advance=jax.jit(advance, donate_argnames="slots"),
-        )
-
-    def on_mesh(program: Callable[..., Slots]) -> Callable[..., Slots]:
-        compiled: list[Callable[..., Slots]] = []
-
-        def run(params: Any, *args: Any, **kwargs: Any) -> Slots:
-            if not compiled:
-                # Said for all, so that what one returns is what the next one takes.
-                where = _slot_sharding(jax.eval_shape(empty, params), mesh)
-                donated = () if program is empty else ("slots",)
-                compiled.append(
-                    jax.jit(program, out_shardings=where, donate_argnames=donated)
-                )
-            return compiled[0](params, *args, **kwargs)
-
-        return run
-
-    return Programs(empty=on_mesh(empty), join=on_mesh(join), advance=on_mesh(advance))
+    where = None
+    if mesh is not None:
+        # Said for all, so that what one returns is what the next one takes.
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        where = _slot_sharding(jax.eval_shape(empty, params), mesh)
+    compiled = functools.partial(jax.jit, out_shardings=where)
+    donating = functools.partial(compiled, donate_argnames="slots")
+    return Programs(
+        empty=compiled(empty),
+        join=donating(functools.partial(_join, **options)),
+        advance=donating(functools.partial(_advance, **options, chunk=sizes.chunk)),
+        where=where,
+    )
 
 
 def _slot_sharding(slots: Any, mesh: Mesh) -> Any:
