@@ -6,13 +6,14 @@ the simulator episodes are of practice tasks, none of which asks for what a task
 pool does by the same names; on web pages and desktops they are of the training tasks.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -65,7 +66,8 @@ def warm_started_params(
       A parameter tree of host arrays.
 
     Raises:
-      UsageError: If `backend` has no demonstrations.
+      UsageError: If `backend` has no demonstrations, or the cache's folder cannot be
+        written, which is tried first.
     """
     if not isinstance(backend, Demonstrator):
         raise UsageError(
@@ -87,6 +89,8 @@ def warm_started_params(
     if kept is not None:
         report(f"warm start from {path}")
         return kept
+    with _writing(path):  # found out now, not after minutes of cloning
+        pass
     report("practice episodes for the warm start")
     try:
         prompt, tokens = backend.demonstrations(settings.episodes, _SEED)
@@ -196,13 +200,28 @@ def _write(path: Path, params: Any) -> None:
         "/".join(entry.key for entry in key_path): np.asarray(leaf)
         for key_path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
+    with _writing(path) as part:
+        np.savez(part, **arrays)
+        part.flush()
+        os.replace(part.name, path)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Any]:
+    """A file beside `path` that is gone afterwards, unless it was moved.
+
+    Raises:
+      UsageError: If there can be none, or it takes no data.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             dir=path.parent, suffix=".part", delete=False
         ) as part:
-            np.savez(part, **arrays)  # pyright: ignore[reportArgumentType]
-        os.replace(part.name, path)
+            try:
+                yield part
+            finally:
+                Path(part.name).unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(
             f"--warm-start.cache-dir {path.parent} cannot be written ({error}); "

@@ -14,6 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
+LONG = (
+    "docs/composing.md",
+    "docs/environments.md",
+    "docs/models.md",
+    "stepjax/envs/sim/__init__.py",
+    "stepjax/models/qwen_vl/model.py",
+)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 DOTTED = re.compile(r"`(stepjax(?:\.\w+)+)`")
@@ -51,9 +58,9 @@ def _entry_points() -> list[str]:
 
 
 def _long_ones_apart(path: Path):
-    """A whole training loop takes long; CI runs it, the default set does not."""
-    marks = [pytest.mark.slow] if path.name == "composing.md" else []
-    return pytest.param(path, marks=marks, id=_relative(path))
+    """What compiles large programs takes long; CI runs it, the default set does not."""
+    name = _relative(path)
+    return pytest.param(path, marks=[pytest.mark.slow] * (name in LONG), id=name)
 
 
 @pytest.mark.parametrize(
@@ -104,12 +111,11 @@ def _resolves(dotted: str) -> bool:
 @pytest.mark.parametrize(
     "path",
     [
-        path
+        _long_ones_apart(path)
         for folder in ("stepjax", "experiments")
         for path in sorted((ROOT / folder).rglob("*.py"))
         if ">>> " in path.read_text(encoding="utf-8")
     ],
-    ids=_relative,
 )
 def test_docstring_examples(path):
     module = importlib.import_module(_module_name(path))

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import warm_start
 from experiments.backends import make_policy
 from experiments.config import ExperimentConfig, PolicyConfig, WarmStartConfig
 from experiments.errors import UsageError
@@ -68,6 +69,22 @@ def test_unwritable_cache_is_one_line(config, backend, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(UsageError, match="warm-start.cache-dir .* cannot be written"):
         start(config, backend)
+    assert not backend.calls
+
+
+def test_a_cache_takes_whole_files_only(config, backend, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    tokens = np.zeros((4, 3), np.int32)
+    monkeypatch.setattr(backend, "demonstrations", lambda *_: (None, tokens))
+    monkeypatch.setattr(warm_start.np, "savez", full)
+    monkeypatch.setattr(
+        warm_start, "clone_policy", lambda _, params, *__, **___: params
+    )
+    with pytest.raises(UsageError, match="No space left"):
+        start(config, backend)
+    assert not list(config.warm_start.cache_dir.iterdir())
 
 
 def test_a_backend_that_cannot_demonstrate_is_one_line(config):

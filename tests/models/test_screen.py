@@ -20,6 +20,8 @@ from stepjax.training.cloning import clone_policy
 from stepjax.types import ScreenshotPrompt
 from tests.models.painted import HEIGHT, SIDE, WIDTH, WORDS, fine_position, paint
 
+pytestmark = pytest.mark.slow  # compilers take longer than the tests
+
 ROWS, REAL_WORDS, PAST = 6, 5, 3
 TYPE, PRESS = map(SCREEN_KINDS.index, (ActionKind.TYPE, ActionKind.PRESS))
 
@@ -188,7 +190,6 @@ def test_rejects_impossible_sizes(sizes):
         make_screen_policy(**sizes)
 
 
-@pytest.mark.slow
 def test_learns_to_click_the_square_that_is_named():
     policy = jitted()
     shown, unseen = paint(1500, seed=0), paint(200, seed=1)

@@ -12,6 +12,8 @@ from stepjax.envs.actions import ActionKind
 from stepjax.models.pointer import make_pointer_policy
 from stepjax.rollout.sim import SimBackend, demonstrate_sim
 
+pytestmark = pytest.mark.slow  # compilers take longer than the tests
+
 
 @pytest.fixture(scope="module")
 def backend():

@@ -12,6 +12,8 @@ from stepjax.models.qwen_vl.generate import generate
 from stepjax.models.qwen_vl.prompt import VLPrompt
 from tests.models.qwen_vl.stand_in import StandIn, prompts
 
+pytestmark = pytest.mark.slow  # compilers take longer than the tests
+
 STOP = tuple(range(1, 6))
 TOKENS = 11
 KEY = jax.random.key(5)

@@ -10,6 +10,8 @@ import pytest
 from stepjax.models.qwen_vl.generate import cut_at_stop, draw_tokens, generate
 from tests.models.qwen_vl.stand_in import StandIn, prompts
 
+pytestmark = pytest.mark.slow  # compilers take longer than the tests
+
 MODEL = StandIn()
 STOP = (1, 2)
 TOKENS = 9
@@ -69,7 +71,6 @@ def _forced(tree, prompt, tokens, mask, temperature):
     return jnp.where(mask, chosen, 0.0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("group", [1, 4])
 def test_log_probs_equal_teacher_forcing(group):
     prompt = prompts([12, 7, 9])

@@ -11,6 +11,8 @@ from stepjax.models.qwen_vl.lora import TARGETS, LoRA
 from stepjax.models.qwen_vl.model import make_qwen_vl
 from stepjax.models.qwen_vl.tensors import axis_sizes, entries, param_shape
 
+pytestmark = pytest.mark.slow  # compilers take longer than the tests
+
 CONFIG = PRESETS["tiny-qwen2.5-vl"]
 MODEL = make_qwen_vl(CONFIG, dtype=jnp.float32, attention="plain")
 TOKENS = jnp.asarray([[5, 9, 300, 7, 8, 1]], jnp.int32)

@@ -18,6 +18,8 @@ from stepjax.training.state import init_train_state
 from stepjax.training.step import make_train_step
 from stepjax.types import StepBatch
 
+pytestmark = pytest.mark.slow  # compilers take longer than the tests
+
 ROWS, GROUP, ACTION, PROMPT, SIDE = 2, 3, 5, 24, 56
 VISUAL = (SIDE // 28) ** 2
 
@@ -77,7 +79,6 @@ def flat(x):
     return x.reshape(-1, *x.shape[2:])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-qwen2-vl", "tiny-qwen2.5-vl"])
 def test_packed_equals_rows_and_so_do_gradients(name):
     model, params = make_model(name), shaken_params(name)
@@ -123,7 +124,6 @@ def test_members_do_not_see_each_other_nor_what_is_masked():
     assert np.all(np.asarray(out)[~mask] == 0)
 
 
-@pytest.mark.slow
 def test_evaluate_agrees_with_the_sampler():
     model, params, prompt = make_model(), shaken_params(), make_prompts()
     keys = jax.random.split(jax.random.key(3), (ROWS, GROUP))
@@ -152,7 +152,6 @@ def test_one_token_and_one_member():
         evaluate(shaken_params(), prompt, tokens[0, 0], mask[0, 0])
 
 
-@pytest.mark.slow
 def test_masters_are_read_as_those_who_act_read_them():
     """Ratios and divergences are between the numbers of one set of types."""
     model = make_model(dtype=jnp.bfloat16)
@@ -187,7 +186,6 @@ def make_batches():
     return grouped, StepBatch(**vars(rows) | {"prompt": repeated(prompt, GROUP)})
 
 
-@pytest.mark.slow
 def test_train_step_of_groups_equals_that_of_rows():
     model, params, tx = make_model(), shaken_params(), optax.sgd(0.1)
     evaluate = make_packed_evaluate(model)

@@ -15,6 +15,8 @@ from stepjax.models.qwen_vl.policy import (
 from tests.models.qwen_vl.stand_in import StandIn, prompts
 from tests.models.qwen_vl.test_generate import forced_log_probs, keys_of, params
 
+pytestmark = pytest.mark.slow  # compilers take longer than the tests
+
 STOP = tuple(range(1, 8))
 
 
