@@ -1,6 +1,7 @@
 """The open windows, by the window manager's own list: titles, classes, front, close."""
 
 import threading
+import time
 from typing import Any
 
 from Xlib import X, error  # pyright: ignore[reportMissingModuleSource]
@@ -9,6 +10,9 @@ from Xlib.protocol import event  # pyright: ignore[reportMissingModuleSource]
 __all__ = ["Window", "Windows"]
 
 _PAGER = 2  # source of a request: not an application, so it is obeyed
+_ASK_AGAIN = 0.5  # seconds after which a request to come to the front is repeated
+_TIMES = 4
+_POLL = 0.02
 
 
 class Window:
@@ -60,8 +64,19 @@ class Windows:
         return None
 
     def activate(self, window: Window) -> None:
-        """Bring a window to the front, out of its icon, with the focus."""
-        self._send(window, "_NET_ACTIVE_WINDOW", [_PAGER, X.CurrentTime, 0, 0, 0])
+        """Bring a window to the front, out of its icon, with the focus.
+
+        Waits until it is there, for the keys that follow are meant for it; a window
+        that opens just then can take the focus back, so the request is repeated. One
+        that never gets it, such as the owner of a modal dialog, is left after 2 s.
+        """
+        for _ in range(_TIMES):
+            self._send(window, "_NET_ACTIVE_WINDOW", [_PAGER, X.CurrentTime, 0, 0, 0])
+            end = time.monotonic() + _ASK_AGAIN
+            while time.monotonic() < end:
+                if self._active() == window.handle.id:
+                    return
+                time.sleep(_POLL)
 
     def close(self, window: Window) -> None:
         """Ask a window to close; it may ask back."""
@@ -116,6 +131,13 @@ class Windows:
             except error.XError:
                 continue  # closed meanwhile
         return found
+
+    def _active(self) -> int | None:
+        with self._lock:
+            found = self._root.get_full_property(
+                self._display.intern_atom("_NET_ACTIVE_WINDOW"), X.AnyPropertyType
+            )
+        return found.value[0] if found and len(found.value) else None
 
     def _title(self, handle: Any) -> str:
         for atom in ("_NET_WM_NAME", "WM_NAME"):
