@@ -41,7 +41,7 @@ from stepjax.training.cloning import clone_policy
 __all__ = ["main"]
 
 _PIXELS = 28 * 28 * 60  # 252 x 168
-_SHOWN_EACH = 8  # greedy episodes of a task in a test
+_SHOWN_EACH = 16  # greedy episodes of a task in a test
 
 
 def main() -> None:
@@ -51,9 +51,12 @@ def main() -> None:
     parser.add_argument("--goals", type=int, default=1, help="(%(default)s)")
     parser.add_argument("--max-steps", type=int, default=8, help="(%(default)s)")
     parser.add_argument("--episodes", type=int, default=256, help="(%(default)s)")
-    parser.add_argument("--clone-steps", type=int, default=1000, help="(%(default)s)")
+    parser.add_argument("--clone-steps", type=int, default=1500, help="(%(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="(%(default)s)")
-    parser.add_argument("--rounds", type=int, default=8, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=100, help="(%(default)s)")
+    parser.add_argument(
+        "--learning-rate", type=float, default=3e-4, help="(%(default)s)"
+    )
     parser.add_argument("--width", type=int, default=64, help="times 32 (%(default)s)")
     parser.add_argument("--layers", type=int, default=3, help="(%(default)s)")
     args = parser.parse_args()
@@ -142,10 +145,10 @@ def _settings(args: argparse.Namespace, folder: Path) -> ExperimentConfig:
             rows_per_update=32,
             max_augmented_steps=16,
         ),
-        optim=OptimizerConfig(learning_rate=1e-4),
+        optim=OptimizerConfig(learning_rate=args.learning_rate),
         mesh=MeshConfig(data=1),
         checkpoint=CheckpointConfig(save_every=args.rounds),
-        eval=EvalConfig(every=2, episodes_per_task=_SHOWN_EACH),
+        eval=EvalConfig(every=10, episodes_per_task=_SHOWN_EACH),
     )
 
 

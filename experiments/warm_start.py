@@ -196,7 +196,7 @@ def _read(path: Path) -> Any:
 
 def _write(path: Path, params: Any) -> None:
     """Keep `params` in `path`; a file appears whole or not at all."""
-    arrays = {
+    arrays: dict[str, Any] = {
         "/".join(entry.key for entry in key_path): np.asarray(leaf)
         for key_path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }

@@ -14,13 +14,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
-LONG = (
-    "docs/composing.md",
-    "docs/environments.md",
-    "docs/models.md",
-    "stepjax/envs/sim/__init__.py",
-    "stepjax/models/qwen_vl/model.py",
-)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 DOTTED = re.compile(r"`(stepjax(?:\.\w+)+)`")
@@ -58,9 +51,9 @@ def _entry_points() -> list[str]:
 
 
 def _long_ones_apart(path: Path):
-    """What compiles large programs takes long; CI runs it, the default set does not."""
+    """Examples take the compiler long; only the README's are in the default set."""
     name = _relative(path)
-    return pytest.param(path, marks=[pytest.mark.slow] * (name in LONG), id=name)
+    return pytest.param(path, marks=[pytest.mark.slow] * (name != "README.md"), id=name)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_matches_reference(chunk_size, scale):
         close(a, b, 1e-3 if scale > 1 else 5e-6)
 
 
+@pytest.mark.slow
 def test_jit_and_vmap_agree():
     fn = functools.partial(stepjax.chunked_token_log_probs, chunk_size=8)
     many = [data(seed) for seed in range(3)]

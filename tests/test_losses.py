@@ -174,6 +174,7 @@ def test_gradients(gap, advantage, dual):
         assert value.tolist() == [-advantage], "the full policy gradient at ratio 1"
 
 
+@pytest.mark.slow
 def test_gradients_are_smooth_and_stopped_where_promised():
     batch, log_prob = random_batch(2, spread=0.05)
     ref, entropy = terms(2)

@@ -335,4 +335,4 @@ def test_metrics_count_what_happened():
     metrics = pool.counts.metrics()
     assert metrics["env/faults_error"] == metrics["env/replaced"] == 1
     assert metrics["env/episodes_completed"] == len(EPISODES)
-    assert metrics["env/policy_batch"] >= 1
+    assert metrics["env/policy_rows"] >= metrics["env/policy_calls"] >= 1

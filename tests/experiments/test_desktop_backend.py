@@ -132,6 +132,7 @@ def test_another_view_is_another_warm_start(tmp_path):
     assert len(list((tmp_path / "cache").glob("warm_start_*.npz"))) == 2
 
 
+@pytest.mark.slow
 def test_without_scripts_there_is_no_warm_start_but_there_is_a_start(tmp_path):
     config = tiny_config(tmp_path)
     policy = make_policy(config.policy, "desktop")

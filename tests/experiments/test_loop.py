@@ -259,7 +259,15 @@ def test_invalid_trajectories_count_nowhere(tmp_path):
     assert sum(tasks[0]["trajectories"]) == 16
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize(
+    "method",
+    [
+        name
+        if name in ("step", "gigpo")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in METHOD_NAMES
+    ],
+)
 def test_every_method_runs_and_learns(tmp_path, method):
     config = lever_config(tmp_path / "run", method, rounds=12)
     result = run(config)

@@ -67,6 +67,7 @@ def test_run_leaves_report_and_events(lever_run):
     assert json.loads((folder / "result.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_policy_that_lays_parameters_out_in_its_own_way_does_so_for_the_report(
     lever_run, monkeypatch
 ):

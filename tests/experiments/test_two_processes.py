@@ -16,7 +16,7 @@ import pytest
 TIMEOUT = 600.0  # seconds; generous, because machines may be busy
 SOON = 60.0  # seconds within which the survivors of a death must end
 ROUNDS = 6
-BUSY = ("time/", "compile/", "env/policy_batch")
+BUSY = ("time/", "compile/", "env/policy_calls")
 """Metrics that depend on how busy the machine is."""
 
 Start = Callable[..., subprocess.Popen]

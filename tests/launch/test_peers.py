@@ -97,6 +97,7 @@ def narrow():
     far.close()
 
 
+@pytest.mark.slow
 def test_a_slow_wire_is_not_a_silent_one(narrow):
     wire, far = narrow
     wire.patience(1.0)
@@ -124,6 +125,7 @@ def test_a_wire_that_nobody_reads_is_given_up(narrow):
         wire.send(PARTS, bytes(50_000_000))
 
 
+@pytest.mark.slow
 def test_one_slow_wire_does_not_make_the_others_silent():
     with connected(3, heartbeat=1.0) as peers:
         peers[1]._wires[0].patience(60.0)  # only what 2 hears is looked at
@@ -132,6 +134,7 @@ def test_one_slow_wire_does_not_make_the_others_silent():
             assert peers[2].lost(3.0) is None
 
 
+@pytest.mark.slow
 def test_news_of_a_death_do_not_wait_for_a_slow_wire():
     with connected(3) as peers:
         with peers[0]._wires[1]._sending:

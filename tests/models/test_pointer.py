@@ -11,6 +11,7 @@ from stepjax.envs.actions import ActionKind
 from stepjax.models.pointer import make_pointer_policy, token_mask_of
 from stepjax.types import ScreenPrompt
 
+pytestmark = pytest.mark.slow
 ROWS, WORDS, WIDGETS, LABEL, PAST = 6, 10, 7, 4, 3
 
 

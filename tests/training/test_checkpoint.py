@@ -128,14 +128,8 @@ def test_save_restore_continue_is_bit_identical(tmp_path):
         assert_identical(run(run(restored.state)), unbroken)
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        (1, 2, 4),
-        *(pytest.param(s, marks=pytest.mark.slow) for s in [(8, 1, 1), (1, 8, 1), 1]),
-    ],
-    ids=str,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(1, 2, 4), (8, 1, 1), (1, 8, 1), 1], ids=str)
 def test_restore_on_another_mesh(three_saves, sizes):
     directory, states = three_saves
     if sizes == 1:
@@ -338,7 +332,7 @@ def run_and_kill(directory: Path, rounds: int, delay_s: float):
         child.stdout.close()  # pyright: ignore
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.03])
+@pytest.mark.parametrize("delay_s", [pytest.param(0.0, marks=pytest.mark.slow), 0.03])
 def test_kill_during_a_save(tmp_path, delay_s):
     run_and_kill(tmp_path, 3, delay_s)
     target = jax.tree.map(

@@ -103,7 +103,9 @@ def test_group_rows_rejects(bad):
         group_rows(rows, options.pop("prompt_id"), **options)
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, 2])
+@pytest.mark.parametrize(
+    "micro_batch_size", [pytest.param(None, marks=pytest.mark.slow), 2]
+)
 def test_groups_change_nothing(micro_batch_size):
     rows = rows_with_shared_prompts()
     whole, whole_metrics = one_update(rows)
@@ -158,6 +160,7 @@ def test_garbage_in_empty_places_is_invisible():
     assert_identical(one_update(groups)[0], one_update(garbled)[0])
 
 
+@pytest.mark.slow
 def test_groups_on_a_mesh_equal_one_device():
     rows = rows_with_shared_prompts()
     (pair,) = pack_groups(
@@ -190,6 +193,7 @@ def frozen_state(tx, mask):
     )
 
 
+@pytest.mark.slow
 def test_frozen_parameters_rest_and_have_no_state():
     tx = make_optimizer()
     mask = trainable_mask(init_params(), ["^body/"])
@@ -231,6 +235,7 @@ def test_trainable_mask_rejects_typos():
         trainable_mask(init_params(), ["."])
 
 
+@pytest.mark.slow
 def test_adamw_in_float32_is_optax():
     grads = jax.tree.map(lambda p: 0.1 * p, init_params())
     ours = make_adamw(1e-2, weight_decay=0.1, max_grad_norm=1.0)

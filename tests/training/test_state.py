@@ -10,9 +10,7 @@ from tests.training.toy import host, init_params, make_optimizer, make_state
 draw = jax.jit(draw_tasks, static_argnames="num_tasks")
 
 
-@pytest.mark.parametrize(
-    ("total", "num_tasks"), [(8, 4), (43, 16), (7, 5), (5, 5), (6, 1), (9, 8)]
-)
+@pytest.mark.parametrize(("total", "num_tasks"), [(43, 16), (5, 5), (6, 1), (9, 8)])
 def test_every_task_once_per_epoch(total, num_tasks):
     ids = np.arange(total) * 3 + 1
     sampler = init_task_sampler(jax.random.key(0), ids)

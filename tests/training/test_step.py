@@ -69,7 +69,10 @@ def test_known_gradient():
     assert float(metrics["nonfinite"]) == 0
 
 
-@pytest.mark.parametrize("micro_batch_size", [1, 4, 8, 16, 32])
+@pytest.mark.parametrize(
+    "micro_batch_size",
+    [8, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 4, 16, 32))],
+)
 def test_micro_batch_split_is_invisible(micro_batch_size):
     batch = padded(make_rows(27), 32)
     whole, whole_metrics = one_update(batch)
@@ -98,6 +101,7 @@ def test_padding_is_invisible():
         assert_close(metrics, more_metrics, tolerance=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_by_whole_micro_batches_is_exactly_invisible():
     rows = make_rows(16)
     small = padded(rows, 16, micro_batch_size=8)
@@ -163,6 +167,7 @@ def test_bad_weight_or_bad_update_is_caught():
     assert_identical(state, make_state(SGD))
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing():
     batch = padded(make_rows(27), 32)
     assert_close(one_update(batch)[0], one_update(batch, remat=True)[0])
@@ -171,6 +176,7 @@ def test_remat_changes_nothing():
     )
 
 
+@pytest.mark.slow
 def test_bfloat16_compute_keeps_float32_masters():
     seen = []
 
@@ -247,7 +253,9 @@ def run_sharded(mesh, batches, **options):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"micro_batch_size": 16}], ids=["one", "micro"]
+    "options",
+    [pytest.param({}, marks=pytest.mark.slow), {"micro_batch_size": 16}],
+    ids=["one", "micro"],
 )
 @pytest.mark.parametrize(
     "sizes",

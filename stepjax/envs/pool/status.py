@@ -141,7 +141,7 @@ class PoolCounts:
     policy_rows: int = 0
 
     def metrics(self) -> dict[str, float]:
-        """The totals as flat names and numbers."""
+        """The totals as flat names and numbers, so that processes' can be added."""
         out: dict[str, float] = {
             f"env/episodes_{status.value}": self.episodes[status]
             for status in TrajectoryStatus
@@ -150,7 +150,9 @@ class PoolCounts:
             out[f"env/faults_{kind.value}"] = sum(
                 count for (what, _), count in self.faults.items() if what is kind
             )
-        for name in ("replaced", "retried", "invalid_actions"):
+        for name in (
+            *("replaced", "retried", "invalid_actions"),
+            *("policy_calls", "policy_rows"),
+        ):
             out[f"env/{name}"] = getattr(self, name)
-        out["env/policy_batch"] = self.policy_rows / max(1, self.policy_calls)
         return out

@@ -195,6 +195,7 @@ def test_bad_numbers():
         AheadSetup(None, None, None, limit=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_run_with_expectations_and_faults(make_fleet, seed):
     """Every episode ends right, whatever dies; nobody waits for ever."""

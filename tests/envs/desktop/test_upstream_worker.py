@@ -34,6 +34,7 @@ from tests.envs.desktop.fake_upstream import (
     make_task,
 )
 
+pytestmark = pytest.mark.slow
 START = 120.0
 
 

@@ -65,6 +65,7 @@ def test_nothing_and_the_ends_alone_solve_no_task(quiet, table, play):
     np.testing.assert_array_equal(np.asarray(success) == 1, table.infeasible)
 
 
+@pytest.mark.slow
 def test_success_comes_only_with_the_end(pool, play):
     _, success, records = play(pool)
     assert not np.any(np.asarray(records["success"])[~np.asarray(records["ended"])])

@@ -29,6 +29,7 @@ def test_oracle_fails_only_what_cannot_be_done(quiet, table, play):
     np.testing.assert_array_equal(gave_up, table.infeasible)
 
 
+@pytest.mark.slow
 def test_oracle_recovers_from_random_beginnings(quiet):
     def episode(task, seed, key):
         def wander(state, key):

@@ -104,6 +104,7 @@ def test_queries_that_start_later():
         check(run(*parts, **segments, offset=offset), theirs)
 
 
+@pytest.mark.slow
 @QUICK
 def test_chunks_change_nothing(monkeypatch):
     parts = arrays(2, 11, 4, 2, 8)
