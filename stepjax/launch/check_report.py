@@ -105,6 +105,11 @@ def _print_acting(
     found: Mapping[str, Any], slots: int, result: Mapping[str, Any]
 ) -> None:
     print(f"\nActing: {slots} responses under way in each process")
+    if found["slice"] != result["topology"]:
+        print(
+            f"  compiled for  {found['slice']}, the chips of one process: the compiler "
+            f"takes no program for a part of {result['topology']}"
+        )
     for name, does in (("join", "reads prompts"), ("advance", "decodes")):
         program = found[name]
         if "limit" in program:

@@ -7,6 +7,7 @@ with 0 if the run fits, 1 if it does not (with what to change), 2 for a bad comm
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import importlib.metadata
@@ -125,7 +126,7 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         if args.only in (None, "sample"):
             result["sample"] = _sample(config, topology, mesh, sizes, settings)
         if args.only in (None, "act"):
-            result["act"] = _act(config, mesh, settings)
+            result["act"] = _act(config, topology, mesh, settings)
     result["fits"], result["resident"] = _fits(result)
     result["suggestion"] = None if result["fits"] else suggestion(result)
     if args.only is None and result["fits"]:
@@ -209,21 +210,49 @@ def _sample(
     }
 
 
-def _act(config: Any, mesh: Any, settings: Any) -> dict[str, Any]:
+def _act(config: Any, topology: Topology, mesh: Any, settings: Any) -> dict[str, Any]:
     """The programs of a process whose episodes run; each needs only its own chips."""
-    from stepjax.launch.programs import lower_acting
     from stepjax.models.qwen_vl.acting import groups_in_processes
 
-    lowered = lower_acting(config, groups_in_processes(mesh), settings)
-    found = {name: compile_program(each, 1) for name, each in lowered.items()}
-    for program in found.values():
-        del program["items"], program["collectives"]
+    own, where = groups_in_processes(mesh), topology.name
+    try:
+        found = _compile_acting(config, own, settings)
+    except ValueError as error:
+        if "limited ICI routing" not in str(error):
+            raise
+        # For some kinds of chips the compiler wants a slice whole; a host's is enough.
+        host = _host_slice(topology)
+        own, where = _mesh_on(host, own.shape["tensor"]), host.name
+        found = _compile_acting(config, own, settings)
     largest = max(found, key=lambda name: found[name]["total"])
     return (
         found
-        | {"total": found[largest]["total"], "largest": largest}
+        | {"total": found[largest]["total"], "largest": largest, "slice": where}
         | {name: found[largest][name] for name in ("limit",) if name in found[largest]}
     )
+
+
+def _compile_acting(config: Any, mesh: Any, settings: Any) -> dict[str, Any]:
+    from stepjax.launch.programs import lower_acting
+
+    lowered = lower_acting(config, mesh, settings)
+    found = {name: compile_program(each, 1) for name, each in lowered.items()}
+    for program in found.values():
+        del program["items"], program["collectives"]
+    return found
+
+
+def _host_slice(topology: Topology) -> Topology:
+    """A slice with the chips of one process of `topology`."""
+    counts = collections.Counter(d.process_index for d in topology.devices)
+    shape = {1: "1x1", 4: "2x2", 8: "2x4"}[counts[0]]
+    return describe_topology(f"{topology.chip.name}:{shape}")
+
+
+def _mesh_on(topology: Topology, tensor: int) -> Any:
+    from stepjax.training.sharding import make_mesh
+
+    return make_mesh(1, -1, tensor, devices=topology.devices)
 
 
 def _fits(result: dict[str, Any]) -> tuple[bool, float]:

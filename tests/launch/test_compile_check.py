@@ -113,3 +113,23 @@ def test_tiny_model_compiles_for_a_tpu(tmp_path):
     act = found["act"]
     assert act["total"] == max(act["join"]["total"], act["advance"]["total"]) > 0
     assert set(found["round"]) >= {"prefill", "decode", "groups", "train"}
+
+
+@pytest.mark.slow
+def test_acting_compiles_where_only_whole_slices_do(tmp_path):
+    pytest.importorskip("libtpu", reason="pip install 'stepjax[compile-check]'")
+    path = tmp_path / "found.json"
+    options = [
+        "--topology",
+        "v5e:8x8",
+        "--rows-per-update",
+        "64",
+        "--sample-rows",
+        "64",
+    ]
+    command = [sys.executable, "-m", "stepjax.launch.compile_check", *TINY, *options]
+    command += ["--mesh.fsdp", "-1", "--only", "act", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "for a part of v5e:8x8" in " ".join(done.stdout.split())
+    assert json.loads(path.read_text())["act"]["slice"] == "v5e:2x2"
