@@ -47,12 +47,13 @@ _SHOWN_EACH = 16  # greedy episodes of a task in a test
 def main() -> None:
     """Run the experiment and print what happens, one JSON object a line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.vlm_learning")
-    parser.add_argument("--tasks", type=int, default=4, help="(%(default)s)")
+    parser.add_argument("--tasks", type=int, default=2, help="(%(default)s)")
     parser.add_argument("--goals", type=int, default=1, help="(%(default)s)")
     parser.add_argument("--max-steps", type=int, default=8, help="(%(default)s)")
-    parser.add_argument("--episodes", type=int, default=256, help="(%(default)s)")
+    parser.add_argument("--episodes", type=int, default=2048, help="(%(default)s)")
     parser.add_argument("--clone-steps", type=int, default=1500, help="(%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=16, help="(%(default)s)")
+    parser.add_argument("--clone-rate", type=float, default=1e-3, help="(%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=100, help="(%(default)s)")
     parser.add_argument(
         "--learning-rate", type=float, default=3e-4, help="(%(default)s)"
@@ -94,7 +95,8 @@ def _run(args: argparse.Namespace, folder: Path) -> None:
         key=jax.random.key(1),
         num_steps=args.clone_steps,
         batch_size=args.batch_size,
-        learning_rate=2e-3,
+        learning_rate=args.clone_rate,
+        b2=0.98,
         report=lambda done, loss: say(update=done, nats_per_token=round(loss, 4)),
     )
     say(stage="cloned", success=_success(backend, params))
@@ -117,7 +119,13 @@ def _settings(args: argparse.Namespace, folder: Path) -> ExperimentConfig:
         num_layers=args.layers,
         num_heads=args.width // 16,
     )
-    model = dataclasses.replace(tiny, text=text)
+    vision = dataclasses.replace(
+        tiny.vision,
+        hidden_size=args.width,
+        intermediate_size=2 * args.width,
+        num_heads=args.width // 16,
+    )
+    model = dataclasses.replace(tiny, text=text, vision=vision)
     write_tiny_checkpoint(folder / "model", model, plain=True)
     (folder / "wording.txt").write_text("{instruction}", encoding="utf-8")
     return ExperimentConfig(
@@ -129,9 +137,9 @@ def _settings(args: argparse.Namespace, folder: Path) -> ExperimentConfig:
             checkpoint=folder / "model",
             wording=folder / "wording.txt",
             max_pixels=_PIXELS,
-            max_new_tokens=32,
-            prompt_tokens=384,
-            past_responses=3,
+            max_new_tokens=24,
+            prompt_tokens=160,
+            past_responses=0,
             dtype="float32",
             remat="none",
             slots=16,

@@ -23,6 +23,7 @@ def clone_policy(
     num_steps: int,
     batch_size: int,
     learning_rate: float,
+    b2: float = 0.999,
     steps_per_report: int = 50,
     report: Callable[[int, float], None] | None = None,
 ) -> Any:
@@ -42,6 +43,8 @@ def clone_policy(
       num_steps: Optimizer updates, rounded up to whole reports.
       batch_size: Rows of an update.
       learning_rate: At the start; it falls to zero.
+      b2: Decay of Adam's mean of squared gradients. With a policy whose first
+        gradients are far larger than all later ones, 0.98 forgets them in time.
       steps_per_report: Updates between two calls of `report`.
       report: `report(updates_done, mean_loss)` with the loss in nats per token.
 
@@ -68,7 +71,7 @@ def clone_policy(
     schedule = optax.cosine_decay_schedule(
         learning_rate, num_reports * steps_per_report
     )
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=b2))
 
     def loss_fn(params: Any, rows: tuple) -> jax.Array:
         log_prob = policy_fn(params, *rows).log_prob

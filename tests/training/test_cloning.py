@@ -50,6 +50,14 @@ def test_same_key_same_bits_and_loss_falls():
     assert losses[-1][1] < losses[0][1]
 
 
+def test_the_memory_of_squared_gradients_can_be_set():
+    usual, short = clone(num_steps=50), clone(num_steps=50, b2=0.9)
+    assert not np.array_equal(usual["table"], short["table"])
+    np.testing.assert_array_equal(
+        usual["table"], clone(num_steps=50, b2=0.999)["table"]
+    )
+
+
 def test_rejects_no_updates():
     with pytest.raises(ValueError, match="num_steps must be >= 1, got 0"):
         clone(num_steps=0)

@@ -139,8 +139,9 @@ def write_tiny_checkpoint(
       model: "qwen2_vl", "qwen2_5_vl", or dimensions whose special tokens are those of
         the tiny presets.
       seed: Of the weights.
-      plain: Whether norms are 1 and biases 0, as where a training starts; otherwise
-        they are random too, so that a mistake with them shows.
+      plain: Whether norms are 1, biases 0 and most filters over pixels blind to
+        brightness, as where a training starts; otherwise all is random, so that a
+        mistake with any of them shows.
 
     Returns:
       The dimensions.
@@ -173,12 +174,20 @@ _PRESET_OF = {
     "qwen2_vl": PRESETS["tiny-qwen2-vl"],
     "qwen2_5_vl": PRESETS["tiny-qwen2.5-vl"],
 }
+_PIXEL_FILTERS = "visual.patch_embed.proj.weight"
+_PIXEL_GAIN = np.float32(4.0)  # text is a quarter of what the whole range would be
 
 
 def _random(
     rng: np.random.Generator, name: str, shape: tuple[int, ...], plain: bool
 ) -> np.ndarray:
     drawn = rng.standard_normal(shape, np.float32)
+    if plain and name == _PIXEL_FILTERS:
+        # Most of a screen is one bright color. Were all filters to answer to it, the
+        # norms behind them would leave so little of the text that it is not learned.
+        blind = drawn[: len(drawn) * 3 // 4]
+        blind -= blind.mean(tuple(range(1, drawn.ndim)), keepdims=True)
+        blind *= _PIXEL_GAIN
     if len(shape) > 1:
         return drawn / np.float32(math.sqrt(math.prod(shape[1:])))
     center = 0.0 if name.endswith("bias") else 1.0

@@ -277,3 +277,15 @@ def test_we_load_what_transformers_saves(folder, params, tmp_path, transformers)
     shutil.copy(tmp_path / "hub" / "config.json", tmp_path / "state")
     save_file(state, tmp_path / "state" / "model.safetensors")
     _same(load_params(tmp_path / "state"), params)
+
+
+def test_a_plain_start_mostly_ignores_brightness(tmp_path):
+    make_tiny_checkpoint(tmp_path, "qwen2_vl", plain=True)
+    stored = _stored(tmp_path)
+    filters = stored["visual.patch_embed.proj.weight"]
+    filters = filters.reshape(len(filters), -1)
+    to_one_color = np.abs(filters.sum(axis=1))
+    blind = len(filters) * 3 // 4
+    assert np.all(to_one_color[:blind] < 1e-3) and np.all(to_one_color[blind:] > 1e-3)
+    assert np.all(stored["visual.blocks.0.norm1.weight"] == 1.0)
+    assert np.all(stored["visual.blocks.0.norm1.bias"] == 0.0)
