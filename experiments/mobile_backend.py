@@ -38,12 +38,12 @@ def open_mobile(config: ExperimentConfig, policy: Any, report: ReportFn) -> Host
     from stepjax.envs.pool import Deadlines
 
     env = config.env
-    find_pages()  # both say what to install; better now than from a worker
-    executable = find_chromium(str(env.chromium) if env.chromium else None)
     screen = _screen(env)
+    find_pages()  # both say what to install; better now than from a worker
+    table = _table(env)
+    executable = find_chromium(str(env.chromium) if env.chromium else None)
     phones = env.num_envs or _BROWSERS * _PHONES_PER_BROWSER
     slots = pages_per_browser(phones, _PHONES_PER_BROWSER)
-    table = _table(env)
     codec = getattr(policy, "codec", None)
     return HostBackend(
         "miniwob-mobile",

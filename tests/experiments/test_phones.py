@@ -66,7 +66,12 @@ def test_phones_name_their_own_tasks(tmp_path):
         (EnvConfig(backend="androidworld"), "env.url is needed"),
         (EnvConfig(backend="miniwob-mobile"), "--env.device-scale"),
         (
-            EnvConfig(backend="miniwob-mobile", chromium=Path("/no/such")),
+            EnvConfig(
+                backend="miniwob-mobile",
+                screen_width=1080,
+                screen_height=2400,
+                chromium=Path("/no/such"),
+            ),
             "is no executable",
         ),
     ],
