@@ -120,10 +120,17 @@
     document.head.appendChild(style);
   });
 
+  // A control that was disabled while it had the focus has lost it, though the browser
+  // takes note only when it next draws.
+  const focused = () => {
+    const element = document.activeElement;
+    return element?.matches(":disabled") ? document.body : element;
+  };
+
   window.stepjaxPage = ownsFocus
     ? {
       advance, clickable, focus: (element) => element.focus(),
-      blur: () => document.activeElement?.blur(), active: () => document.activeElement,
+      blur: () => document.activeElement?.blur(), active: focused,
       forget: () => document.activeElement?.blur(),
     }
     : {

@@ -109,6 +109,7 @@ def test_oracles_solve(phones, start):
                 left, top, right, bottom = widget.box
                 assert 0 <= left < right <= 1
                 assert 0 <= top < bottom <= 1
+                assert not (widget.disabled and widget.focused)
 
 
 def test_a_tap_oracle_scores_20_of_20(phones):
