@@ -205,7 +205,12 @@ def test_main_job(start, tmp_path):
 def model_job(checkpoint: Path, folder: Path, *more: str) -> list[str]:
     from tests.experiments.test_qwen_vl import arguments
 
-    return ["tests.experiments.model_process", *arguments(checkpoint, folder), *more]
+    flags = {"algo.kl-coef": 0.05}  # with a reference in parts over the devices
+    return [
+        "tests.experiments.model_process",
+        *arguments(checkpoint, folder, **flags),
+        *more,
+    ]
 
 
 @pytest.mark.slow
@@ -245,3 +250,4 @@ def test_a_vision_language_model(start, tmp_path):
     assert sum(row["update/count"] for row in rounds) >= 2
     # Two members of every step share a prompt, wherever it was seen.
     assert all(row["augment/rows"] > row["augment/steps"] for row in rounds)
+    assert rounds[-1]["update/kl"] > 0.0
