@@ -13,6 +13,7 @@ import stepjax
 from experiments.config import AlgoConfig, ExperimentConfig, OptimizerConfig
 from experiments.errors import UsageError, as_usage_error
 from experiments.placement import place
+from stepjax.batching import rows_of_a_pass
 from stepjax.models.policy import Policy
 from stepjax.training.optimizer import make_adamw
 from stepjax.training.sharding import (
@@ -74,17 +75,12 @@ def check_mesh(
         one process, where they sample.
 
     Raises:
-      UsageError: If it does not fit the devices or the model, or the devices do not
-        divide the rows of an update.
+      UsageError: If it does not fit the devices or the model, or the rows of an update
+        cannot be cut into passes on it.
     """
     with as_usage_error(ValueError):
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    shards, rows = mesh.shape["data"] * mesh.shape["fsdp"], config.algo.rows_per_update
-    if rows % shards:
-        raise UsageError(
-            f"algo.rows_per_update = {rows} is not divisible by the {shards} devices "
-            "of mesh axes data and fsdp; choose a multiple of it."
-        )
+        _micro_batch_size(config.algo, policy, mesh)
     model = getattr(policy, "model", None)
     if model is None or mesh.size == 1:
         return mesh
@@ -118,24 +114,18 @@ def make_learner(
       The learner.
 
     Raises:
-      UsageError: If the mesh does not fit the devices, the devices do not divide the
-        rows of an update, or a round draws more tasks than there are.
+      UsageError: As `check_mesh`, or if a round draws more tasks than there are.
     """
     algo = config.algo
     mesh = check_mesh(config, policy)
     on_mesh = getattr(policy, "on_mesh", None)
     policy = on_mesh(mesh) if on_mesh else policy
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if algo.tasks_per_round > len(train_ids):
         raise UsageError(
             f"algo.tasks_per_round = {algo.tasks_per_round} is more than the "
             f"{len(train_ids)} training tasks; choose at most that many."
         )
-    micro = algo.rows_per_update
-    fewest = getattr(policy, "rows_per_pass", _ROWS_PER_PASS)
-    while micro % (2 * shards) == 0 and micro > max(fewest, shards):
-        micro //= 2
-
+    micro = _micro_batch_size(algo, policy, mesh)
     ids: Any = np.asarray(train_ids, np.int32)
 
     def init(params: Any) -> TrainState:
@@ -178,6 +168,14 @@ def make_learner(
         batch_sharding=rows,
         micro_batch_size=micro,
     )
+
+
+def _micro_batch_size(
+    algo: AlgoConfig, policy: Policy | None, mesh: jax.sharding.Mesh
+) -> int:
+    most = getattr(policy, "rows_per_pass", _ROWS_PER_PASS)
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    return rows_of_a_pass(algo.rows_per_update, most, shards)
 
 
 def _param_shapes(policy: Policy, start_params: Any) -> Any:

@@ -50,7 +50,7 @@ class ModelPolicy(QwenVLPolicy):
       match_pixels: Distance up to which two clicks are the same.
       remote: Whether the sampler is a server.
       max_importance: Largest factor of the correction for a server.
-      rows_per_pass: Rows of one forward and backward pass, about.
+      rows_per_pass: Rows of one forward and backward pass, at most.
       stop_strings: Texts that end a response.
     """
 

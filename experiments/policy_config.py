@@ -103,8 +103,8 @@ class PolicyConfig:
     """Responses sampled at the same time (qwen-vl only)."""
 
     rows_per_pass: int = 8
-    """Rows of one forward and backward pass, about (qwen-vl only): the fewer, the less
-    memory."""
+    """Rows of one forward and backward pass over all devices, at most, and at least one
+    a device (qwen-vl only): the fewer, the less memory."""
 
     dtype: str = "bfloat16"
     """Type of activations (qwen-vl only): bfloat16 or float32."""

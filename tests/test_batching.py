@@ -13,6 +13,7 @@ from stepjax.batching import (
     pack_single_update,
     pack_steps,
     pack_trajectories,
+    rows_of_a_pass,
     take_rows,
     validate_batch,
 )
@@ -285,3 +286,37 @@ def test_compile_counter():
     later = CompileCounter()
     function(inputs[1])
     assert counter.count - first == later.count >= 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "at_most", "shards", "found"),
+    [
+        (256, 64, 1, 64),
+        (256, 8, 1, 8),
+        (250, 8, 1, 5),
+        (96, 64, 1, 48),
+        (96, 8, 4, 8),
+        (250, 8, 2, 2),
+        (256, 8, 32, 32),  # one a device is the least
+        (8, 64, 4, 8),
+        (1, 8, 1, 1),
+    ],
+)
+def test_rows_of_a_pass_divide_the_update(rows, at_most, shards, found):
+    assert rows_of_a_pass(rows, at_most, shards) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((254, 64), "rows_per_update = 254 has no divisor near 64.* is 2.*choose 256"),
+        ((253, 8), "choose 256, a multiple of 8"),
+        ((248, 64, 8), "on 8 devices is 8.*choose 256"),
+        ((12, 8, 8), "12 is not divisible by the 8 devices"),
+        ((8, 0), "at_most must be at least 1, got 0"),
+    ],
+)
+def test_rows_that_cannot_be_cut_into_passes_are_refused(given, said):
+    with pytest.raises(ValueError, match=said) as error:
+        rows_of_a_pass(*given)
+    assert "\n" not in str(error.value)

@@ -8,6 +8,7 @@ from stepjax.batching.packing import bucket_size as bucket_size
 from stepjax.batching.packing import pack_single_update as pack_single_update
 from stepjax.batching.packing import pack_steps as pack_steps
 from stepjax.batching.packing import pack_trajectories as pack_trajectories
+from stepjax.batching.passes import rows_of_a_pass as rows_of_a_pass
 from stepjax.batching.rows import concatenate_rows as concatenate_rows
 from stepjax.batching.rows import flatten_steps as flatten_steps
 from stepjax.batching.rows import row_layout as row_layout
@@ -26,6 +27,7 @@ __all__ = [
     "pack_trajectories",
     "prompt_ids",
     "row_layout",
+    "rows_of_a_pass",
     "take_rows",
     "validate_batch",
 ]

@@ -237,6 +237,31 @@ def test_a_mesh_that_does_not_divide_the_model_is_refused_at_once(policy, tmp_pa
     assert check_mesh(config_of(tmp_path, data=1, tensor=8)).size == 8
 
 
+def test_rows_of_a_pass_follow_the_setting_where_halving_fails(tmp_path):
+    config = lever_config(tmp_path)
+
+    def passes(rows, most=None) -> Any:
+        algo = dataclasses.replace(config.algo, rows_per_update=rows)
+        fields = {f.name: getattr(POLICY, f.name) for f in dataclasses.fields(POLICY)}
+        learner = make_learner(
+            dataclasses.replace(config, algo=algo),
+            POLICY if most is None else WithPasses(**fields, rows_per_pass=most),
+            start_params(),
+            num_tasks=20,
+            train_ids=np.arange(12),
+        )
+        return learner.micro_batch_size
+
+    assert (passes(200), passes(200, 16), passes(32, 16)) == (40, 8, 16)
+    with pytest.raises(UsageError, match="choose 256, a multiple of 64"):
+        passes(248)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WithPasses(type(POLICY)):
+    rows_per_pass: int
+
+
 def test_a_given_start_is_copied(tmp_path):
     """The train step donates its state, and the caller's arrays must survive that."""
     given = jax.tree.map(jnp.asarray, start_params())
