@@ -24,12 +24,31 @@ def _require(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _size(values: Mapping[str, Any], *names: str) -> Any:
+def _size(values: Mapping[str, Any], *names: str, default: int | None = None) -> Any:
+    """The whole number under the first of `names` that has one; the last of a list."""
     for name in names:
-        if values.get(name) is not None:
-            value = values[name]
-            return value[-1] if isinstance(value, (list, tuple)) else value
-    raise ValueError(f"config_from_hf: config.json lacks {names[0]!r}.")
+        value = values.get(name)
+        if value is not None:
+            several = isinstance(value, (list, tuple)) and value
+            return _whole(value[-1] if several else value, name)
+    if default is None:
+        raise ValueError(f"config_from_hf: config.json lacks {names[0]!r}.")
+    return default
+
+
+def _whole(value: Any, name: str) -> int:
+    _require(
+        isinstance(value, int) and not isinstance(value, bool),
+        f"config_from_hf: {name} must be a whole number, got {value!r}.",
+    )
+    return value
+
+
+def _wholes(
+    values: Mapping[str, Any], name: str, default: tuple[int, ...]
+) -> tuple[int, ...]:
+    given = values.get(name)
+    return tuple(_whole(one, name) for one in (default if given is None else given))
 
 
 def _vision_from_hf(values: Mapping[str, Any], architecture: str) -> VisionConfig:
@@ -41,22 +60,28 @@ def _vision_from_hf(values: Mapping[str, Any], architecture: str) -> VisionConfi
         f"config_from_hf: vision_config.hidden_act must be {activation!r} for "
         f"{architecture}, got {given!r}.",
     )
-    width = _size(values, "hidden_size" if windows else "embed_dim")
+    # What equals the defaults of transformers' classes, which are these, is often left
+    # out. Not the width of Qwen2.5-VL's tower: no released model has its default.
+    width = (
+        _size(values, "hidden_size")
+        if windows
+        else _size(values, "embed_dim", default=1280)
+    )
     shared = {
-        "depth": _size(values, "depth", "num_hidden_layers"),
+        "depth": _size(values, "depth", "num_hidden_layers", default=32),
         "hidden_size": width,
-        "num_heads": _size(values, "num_heads", "num_attention_heads"),
-        "patch_size": values.get("patch_size", 14),
-        "merge_size": values.get("spatial_merge_size", 2),
-        "temporal_patch_size": values.get("temporal_patch_size", 2),
-        "in_channels": values.get("in_channels", values.get("in_chans", 3)),
+        "num_heads": _size(values, "num_heads", "num_attention_heads", default=16),
+        "patch_size": _size(values, "patch_size", default=14),
+        "merge_size": _size(values, "spatial_merge_size", default=2),
+        "temporal_patch_size": _size(values, "temporal_patch_size", default=2),
+        "in_channels": _size(values, "in_channels", "in_chans", default=3),
     }
     if windows:
         return VisionConfig(
-            intermediate_size=_size(values, "intermediate_size"),
-            window_size=values.get("window_size", 112),
-            full_attention_layers=tuple(
-                values.get("fullatt_block_indexes", (7, 15, 23, 31))
+            intermediate_size=_size(values, "intermediate_size", default=3420),
+            window_size=_size(values, "window_size", default=112),
+            full_attention_layers=_wholes(
+                values, "fullatt_block_indexes", (7, 15, 23, 31)
             ),
             **shared,
         )
@@ -84,6 +109,7 @@ def _text_from_hf(values: Mapping[str, Any], tied: bool) -> TextConfig:
         f"config_from_hf: rope type must be 'mrope' or 'default', got {kind!r}.",
     )
     _require("mrope_section" in rope, "config_from_hf: rope lacks 'mrope_section'.")
+    sections: Any = _wholes(rope, "mrope_section", ())
     heads = _size(values, "num_attention_heads")
     return TextConfig(
         vocab_size=_size(values, "vocab_size"),
@@ -91,12 +117,12 @@ def _text_from_hf(values: Mapping[str, Any], tied: bool) -> TextConfig:
         intermediate_size=_size(values, "intermediate_size"),
         num_layers=_size(values, "num_hidden_layers"),
         num_heads=heads,
-        num_kv_heads=values.get("num_key_value_heads") or heads,
+        num_kv_heads=_size(values, "num_key_value_heads", default=heads),
         rope_theta=float(rope.get("rope_theta", values.get("rope_theta", 1e6))),
-        mrope_section=tuple(rope["mrope_section"]),
-        rms_norm_eps=values.get("rms_norm_eps", 1e-6),
+        mrope_section=sections,
+        rms_norm_eps=values.get("rms_norm_eps", 1e-5),
         tie_word_embeddings=tied,
-        max_position_embeddings=values.get("max_position_embeddings", 32768),
+        max_position_embeddings=_size(values, "max_position_embeddings", default=32768),
     )
 
 
@@ -134,7 +160,8 @@ def config_from_hf(values: Mapping[str, Any]) -> QwenVLConfig:
         if field.name.endswith("_token_id"):
             given = values.get(field.name, text.get(field.name))
             if given is not None:
-                tokens[field.name] = given[0] if isinstance(given, list) else given
+                first = given[0] if isinstance(given, list) else given
+                tokens[field.name] = _whole(first, field.name)
     return QwenVLConfig(
         architecture=str(architecture),
         vision=_vision_from_hf(values["vision_config"], str(architecture)),

@@ -69,6 +69,174 @@ def test_every_axis_of_every_parameter_has_a_name(name):
     assert ("head" in shapes) != PRESETS[name].text.tie_word_embeddings
 
 
+# Decoder and vision tower as folders of 7B models spell them: those of Qwen, and what
+# versions of transformers make of them when they save them again.
+DECODER = {
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "hidden_act": "silu",
+    "hidden_size": 3584,
+    "initializer_range": 0.02,
+    "intermediate_size": 18944,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vocab_size": 152064,
+}
+TOKENS = {
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+    "vision_token_id": 151654,
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+}
+TOWER = {
+    "depth": 32,
+    "embed_dim": 1280,
+    "mlp_ratio": 4,
+    "num_heads": 16,
+    "in_chans": 3,
+    "hidden_size": 3584,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "spatial_patch_size": 14,
+    "temporal_patch_size": 2,
+}
+WINDOWS = {
+    "depth": 32,
+    "hidden_act": "silu",
+    "hidden_size": 1280,
+    "intermediate_size": 3420,
+    "num_heads": 16,
+    "in_chans": 3,
+    "out_hidden_size": 3584,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "spatial_patch_size": 14,
+    "window_size": 112,
+    "fullatt_block_indexes": [7, 15, 23, 31],
+    "tokens_per_second": 2,
+    "temporal_patch_size": 2,
+}
+
+
+def saved(kind, vision, **more):
+    return {"model_type": kind, **DECODER, **TOKENS, "vision_config": vision, **more}
+
+
+def saved_by_transformers_5():
+    rope = {"mrope_section": [16, 24, 24], "rope_theta": 1000000.0}
+    text = {
+        **DECODER,
+        "dtype": "bfloat16",
+        "layer_types": ["full_attention"] * 28,
+        "max_position_embeddings": 128000,
+        "model_type": "qwen2_5_vl_text",
+        "pad_token_id": None,
+        "rope_parameters": {**rope, "rope_type": "default", "type": "mrope"},
+        "sliding_window": None,
+    }
+    for name in ("rope_scaling", "rope_theta", "tie_word_embeddings", "torch_dtype"):
+        del text[name]
+    return {
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "model_type": "qwen2_5_vl",
+        "text_config": text,
+        "vision_config": {**WINDOWS, "model_type": "qwen2_5_vl_vision"},
+        "tie_word_embeddings": False,
+        **TOKENS,
+    }
+
+
+FOLDERS = {
+    "Qwen2-VL-7B-Instruct": (saved("qwen2_vl", TOWER), "qwen2-vl-7b"),
+    "saved again by transformers 4": (
+        saved(
+            "qwen2_vl",
+            {"in_chans": 3, "model_type": "qwen2_vl", "spatial_patch_size": 14},
+            rope_scaling={
+                "mrope_section": [16, 24, 24],
+                "rope_type": "default",
+                "type": "default",
+            },
+        ),
+        "qwen2-vl-7b",
+    ),
+    "UI-TARS-7B-DPO": (
+        saved(
+            "qwen2_vl",
+            {
+                "hidden_size": 3584,
+                "in_chans": 3,
+                "model_type": "qwen2_vl",
+                "spatial_patch_size": 14,
+            },
+        ),
+        "qwen2-vl-7b",
+    ),
+    "Qwen2.5-VL-7B-Instruct": (
+        saved("qwen2_5_vl", WINDOWS, max_position_embeddings=128000),
+        "qwen2.5-vl-7b",
+    ),
+    "a fine-tuned Qwen2.5-VL": (
+        saved(
+            "qwen2_5_vl",
+            {
+                "hidden_size": 1280,
+                "in_chans": 3,
+                "model_type": "qwen2_5_vl",
+                "spatial_patch_size": 14,
+                "tokens_per_second": 2,
+                "torch_dtype": "bfloat16",
+            },
+            max_position_embeddings=128000,
+        ),
+        "qwen2.5-vl-7b",
+    ),
+    "saved by transformers 5": (saved_by_transformers_5(), "qwen2.5-vl-7b"),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders_of_7b_models_are_read_however_they_were_saved(name):
+    values, preset = FOLDERS[name]
+    assert config_from_hf(values) == PRESETS[preset]
+
+
+@pytest.mark.parametrize("kind", ["Qwen2VL", "Qwen2_5_VL"])
+def test_what_is_left_out_is_what_transformers_takes(kind):
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    config = getattr(transformers, f"{kind}Config")
+    values = saved(config.model_type, {"hidden_size": 1280})
+    del values["rms_norm_eps"]
+    theirs = config.from_dict(values)
+    assert config_from_hf(theirs.to_dict()) == config_from_hf(values)
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "num_hidden_layers", "hidden_size"])
+def test_a_missing_size_of_the_decoder_is_named(name):
+    values = saved("qwen2_vl", TOWER)
+    del values[name]
+    with pytest.raises(ValueError, match=f"lacks '{name}'"):
+        config_from_hf(values)
+
+
+def test_a_missing_width_of_a_tower_with_windows_is_named():
+    with pytest.raises(ValueError, match="lacks 'hidden_size'"):
+        config_from_hf(saved("qwen2_5_vl", {"in_chans": 3}))
+
+
 def changed(**values):
     return config_to_hf(TINY) | values
 
@@ -87,6 +255,18 @@ def changed(**values):
         (changed(hidden_size=62), "hidden_size must be a multiple of num_heads"),
         (changed(vocab_size=100), "must be in 0..99"),
         (changed(hidden_act="gelu"), "hidden_act must be 'silu'"),
+        (changed(num_hidden_layers=2.0), "num_hidden_layers must be .* got 2.0"),
+        (changed(vocab_size=True), "vocab_size must be a whole number, got True"),
+        (changed(image_token_id=5.5), "image_token_id must be a whole number, got 5.5"),
+        (changed(num_key_value_heads="2"), "num_key_value_heads must be .* got '2'"),
+        (
+            changed(rope_scaling={"mrope_section": [2.0, 3, 3]}),
+            "mrope_section must be a whole number, got 2.0",
+        ),
+        (
+            changed(vision_config={"hidden_size": 32, "patch_size": []}),
+            "patch_size must be a whole number, got ",
+        ),
     ],
 )
 def test_refused_files(values, message):
