@@ -29,11 +29,14 @@ import numpy as np
 from stepjax.models.qwen_vl.generate import cut_at_stop
 from stepjax.models.qwen_vl.server_arrays import Arrays
 from stepjax.models.qwen_vl.server_http import Connection, ServerError
-from stepjax.models.qwen_vl.server_messages import (
-    chat_messages,
-    named_id,
-    prompt_text,
-    to_png_url,
+from stepjax.models.qwen_vl.server_messages import prompt_text, to_png_url
+from stepjax.models.qwen_vl.server_requests import (
+    Reply,
+    Sampling,
+    chat_body,
+    generate_body,
+    read_chat,
+    read_generate,
 )
 from stepjax.models.qwen_vl.server_threads import Threads
 
@@ -118,8 +121,12 @@ class ServerSampler:
           ServerError: If nothing usable answers there; one line says why.
         """
         self._settings, self._tokenizer = settings, tokenizer
-        self._most, self._stops = max_new_tokens, tuple(stop_tokens)
-        self._top_p, self._stop_strings = top_p, tuple(stop_strings)
+        self._sampling = Sampling(
+            max_new_tokens=max_new_tokens,
+            stop_tokens=tuple(stop_tokens),
+            top_p=top_p,
+            stop_strings=tuple(stop_strings),
+        )
         self._export, self._folder = export, folder
         self._open()
         self._kind, self._model = self._find_out()
@@ -268,72 +275,29 @@ class ServerSampler:
         per_picture = (prompt.images.shape[1] // 28) * (prompt.images.shape[2] // 28)
         count = -(-int(shown) // per_picture)
         urls = [to_png_url(picture) for picture in np.asarray(prompt.images)[:count]]
+        chosen: dict[str, Any] = {"seed": seed, "temperature": temperature}
         if self._kind == "sglang":
-            found = self._generate(text, urls, seed, temperature)
+            body = generate_body(text, urls, self._sampling, **chosen)
+            reply = self._said("/generate", body, read_generate)
         else:
-            found = self._chat(text, urls, seed, temperature)
-        return self._answer(*found)
+            body = chat_body(text, urls, self._sampling, model=self._model, **chosen)
+            reply = self._said("/v1/chat/completions", body, read_chat)
+        return self._answer(reply.ids, reply.log_probs)
 
-    def _chat(
-        self, text: str, urls: list[str], seed: int, temperature: float
-    ) -> tuple[list[int], list[float]]:
-        body = {
-            "model": self._model,
-            "messages": chat_messages(text, urls),
-            "max_tokens": self._most,
-            "temperature": temperature,
-            "top_p": self._top_p,
-            "seed": seed,
-            "logprobs": True,
-            "stop": list(self._stop_strings) or None,
-            "stop_token_ids": list(self._stops),
-            "include_stop_str_in_output": True,
-            "skip_special_tokens": False,
-            "return_token_ids": True,
-            "return_tokens_as_token_ids": True,
-        }
-        reply = self._connection.post("/v1/chat/completions", body)
+    def _said(
+        self,
+        path: str,
+        body: dict[str, Any],
+        read: Callable[[dict[str, Any]], Reply],
+    ) -> Reply:
+        found = self._connection.post(path, body)
         try:
-            choice = reply["choices"][0]
-            content = choice["logprobs"]["content"] or []
-            log_probs = [float(one["logprob"]) for one in content]
-            ids = choice.get("token_ids")
-            if ids is None:
-                ids = [named_id(one["token"]) for one in content]
-            return [int(one) for one in ids], log_probs
+            return read(found)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ServerError(
-                f"{self._settings.url} answers without token ids and log-probabilities "
-                f"({type(error).__name__}: {error}); it must be vLLM 0.10.2 or later, "
-                "or SGLang (kind sglang)."
-            ) from error
-
-    def _generate(
-        self, text: str, urls: list[str], seed: int, temperature: float
-    ) -> tuple[list[int], list[float]]:
-        body = {
-            "text": text,
-            "image_data": urls,
-            "sampling_params": {
-                "max_new_tokens": self._most,
-                "temperature": temperature,
-                "top_p": self._top_p,
-                "stop": list(self._stop_strings) or None,
-                "stop_token_ids": list(self._stops),
-                "skip_special_tokens": False,
-                "sampling_seed": seed,
-            },
-            "return_logprob": True,
-        }
-        reply = self._connection.post("/generate", body)
-        try:
-            said = reply["meta_info"]["output_token_logprobs"]
-            return [int(one[1]) for one in said], [float(one[0]) for one in said]
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ServerError(
-                f"{self._settings.url}/generate answers without "
-                f"meta_info.output_token_logprobs ({type(error).__name__}: {error}); "
-                "it must be SGLang."
+                f"{self._settings.url}{path} answers without token ids and "
+                f"log-probabilities ({type(error).__name__}: {error}); it must be vLLM "
+                "0.10.2 or later (kind vllm), or SGLang (kind sglang)."
             ) from error
 
     def _answer(self, ids: list[int], log_probs: list[float]) -> Answer:
@@ -342,13 +306,15 @@ class ServerSampler:
                 f"{self._settings.url} sent {len(ids)} tokens and {len(log_probs)} "
                 "log-probabilities, which must be as many, at least one, and finite."
             )
-        stops = [at for at, one in enumerate(ids) if one in self._stops]
-        count = min(len(ids), self._most, stops[0] + 1 if stops else len(ids))
-        tokens, log_prob = np.zeros(self._most, np.int32), np.zeros(self._most)
+        how = self._sampling
+        most = how.max_new_tokens
+        stops = [at for at, one in enumerate(ids) if one in how.stop_tokens]
+        count = min(len(ids), most, stops[0] + 1 if stops else len(ids))
+        tokens, log_prob = np.zeros(most, np.int32), np.zeros(most)
         tokens[:count], log_prob[:count] = ids[:count], log_probs[:count]
-        mask = np.arange(self._most) < count
+        mask = np.arange(most) < count
         decode = self._tokenizer.decode
-        mask = cut_at_stop(tokens, mask, decode, self._stop_strings)
+        mask = cut_at_stop(tokens, mask, decode, how.stop_strings)
         answer = np.where(mask, tokens, 0), np.where(mask, log_prob, 0.0)
         return answer[0].astype(np.int32), mask, answer[1].astype(np.float32)
 
