@@ -108,6 +108,7 @@ def _codec(
         num_tokens=policy.max_new_tokens,
         length=policy.prompt_tokens,
         max_pixels=policy.max_pixels,
+        stop=policy.stop,
         num_responses=policy.past_responses,
         num_screenshots=policy.past_screenshots,
         **options,

@@ -41,22 +41,29 @@ class VLCodec:
       num_tokens: A, most tokens of a response, its end included.
       prefix: What `encode_action` writes before an action.
       mobile: Whether responses are in the language of a phone.
+      stop: Texts that end a response; it is read up to the first of them.
 
     Raises:
-      ValueError: If `num_tokens` is too small.
+      ValueError: If `num_tokens` is too small or a text of `stop` is empty.
     """
 
     prompts: UITarsPrompts
     num_tokens: int = 128
     prefix: str = "Action: "
     mobile: bool = False
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self):
-        """Check the size."""
+        """Check the size and the texts."""
         if self.num_tokens < 2:
             raise ValueError(
                 f"VLCodec: num_tokens must be >= 2, got {self.num_tokens}; a response "
                 "is one token at least, and its end."
+            )
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise ValueError(
+                "VLCodec: stop must be texts of one character or more, in a tuple, got "
+                f"{self.stop!r}."
             )
 
     def encode(
@@ -71,10 +78,15 @@ class VLCodec:
         return self.prompts.make(observation.instruction, history, picture), picture
 
     def response_text(self, tokens: np.ndarray) -> str:
-        """What response tokens [A] say, up to their end."""
+        """What response tokens [A] say, up to their end or a text that ends them."""
         tokenizer = self.prompts.tokenizer
         ids = tokenizer.until_end([int(token) for token in tokens])
-        return tokenizer.decode([one for one in ids if one >= 0]).strip()
+        text = tokenizer.decode([one for one in ids if one >= 0])
+        return text[: min(self._stops(text), default=None)].strip()
+
+    def _stops(self, text: str) -> list[int]:
+        """Where the texts that end a response begin."""
+        return [text.index(one) for one in self.stop if one in text]
 
     def decode(
         self, tokens: np.ndarray, observation: Observation, context: Any
@@ -99,8 +111,8 @@ class VLCodec:
           context: Not looked at.
 
         Returns:
-          [A] int32, or None if the language has no such action or the response is too
-          long.
+          [A] int32, or None if the language has no such action, or the response is too
+          long or holds what would end it early.
         """
         del context
         right, bottom = self.prompts.coordinates
@@ -110,6 +122,8 @@ class VLCodec:
             text = write(_placed(action, observation), width=right, height=bottom)
             ids = tokenizer.encode(self.prefix + text)
         except ValueError:
+            return None
+        if self._stops(self.prefix + text):
             return None
         structure = {tokenizer.backend.token_to_id(token) for token in STRUCTURE}
         if len(ids) >= self.num_tokens or structure & set(ids):
@@ -156,6 +170,7 @@ def vl_codec_for(
     max_pixels: int | None = None,
     prefix: str = "Action: ",
     mobile: bool = False,
+    stop: tuple[str, ...] = (),
     **options: Any,
 ) -> VLCodec:
     """The codec of a Hugging Face folder for screens of one size.
@@ -171,6 +186,7 @@ def vl_codec_for(
       prefix: What `encode_action` writes before an action.
       mobile: Whether the screens are a phone's; its language, and by default its
         wording.
+      stop: Texts that end a response, beside the model's own end.
       **options: Further fields of `UITarsPrompts`.
 
     Returns:
@@ -199,7 +215,9 @@ def vl_codec_for(
     )
     if length is None:
         prompts = dataclasses.replace(prompts, length=_length_for(prompts, num_tokens))
-    return VLCodec(prompts=prompts, num_tokens=num_tokens, prefix=prefix, mobile=mobile)
+    return VLCodec(
+        prompts=prompts, num_tokens=num_tokens, prefix=prefix, mobile=mobile, stop=stop
+    )
 
 
 def _length_for(prompts: UITarsPrompts, num_tokens: int) -> int:

@@ -242,6 +242,24 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
+def test_responses_that_a_text_stops_are_actions(checkpoint):
+    """Acting, remembering and grouping read them without that text."""
+    from experiments.model_setup import make_model_policy
+
+    policy = make_model_policy(
+        PolicyConfig(name="qwen-vl", checkpoint=checkpoint, stop=("</s>", "Obs")),
+        EnvConfig(),
+    )
+    tokens = np.zeros((1, 3, policy.max_new_tokens), np.int32)
+    encode = policy.codec.prompts.tokenizer.encode
+    for row, text in enumerate(("wait()</s>", "wait()\nObs", "wait()")):
+        ids = encode("Action: " + text)
+        tokens[0, row, : len(ids)] = ids
+    match, readable = policy._matches(tokens)
+    assert readable.all()
+    assert match.tolist() == [[True, True, False]]  # the last goes on with padding
+
+
 @pytest.fixture
 def generous_sim(monkeypatch):
     """A simulator with six tasks that are solved by every other episode."""

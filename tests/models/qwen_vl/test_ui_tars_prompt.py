@@ -110,6 +110,7 @@ def test_history_is_kept_no_longer_than_needed(codec, kept):
     assert [turn.image is not None for turn in history] == [kept > 0] * 3
 
 
+WAIT = Action(kind=ActionKind.WAIT)
 ACTIONS = [
     Action(kind=ActionKind.CLICK, x=0.25, y=0.5),
     Action(kind=ActionKind.DOUBLE_CLICK, x=0.0, y=1.0),
@@ -143,6 +144,38 @@ def test_actions_become_tokens_and_come_back(codec, action):
     meant = codec.tokens_meant(tokens)
     assert meant[: meant.sum()].all()
     assert tokens[meant.sum() - 1] == codec.prompts.tokenizer.id_of("<|im_end|>")
+
+
+STOPS = ("</s>", "\nObservation:")
+
+
+@pytest.mark.parametrize("tail", ["</s>", "\nObservation: a page", "</s>!!!", ""])
+def test_a_response_ends_at_the_first_text_that_stops_it(codec, tail):
+    """As samplers leave it: the text that stopped it is there, then padding."""
+    stopping = dataclasses.replace(codec, stop=STOPS)
+    screen = Observation(instruction="")
+    tokens = np.zeros(64, np.int32) if tail else codec.encode_action(WAIT, screen, None)
+    ids = codec.prompts.tokenizer.encode("Action: wait()" + tail)
+    tokens[: len(ids)] = ids
+    assert stopping.decode(tokens, screen, None) == WAIT
+    (turn,) = stopping.remember((), tokens, WAIT, screen, None)
+    assert turn.response == "Action: wait()"
+    if tail:
+        assert codec.decode(tokens, screen, None).kind == ActionKind.INVALID
+
+
+def test_no_action_is_written_that_would_be_read_only_in_part(codec):
+    stopping = dataclasses.replace(codec, stop=STOPS)
+    screen = Observation(instruction="")
+    typed = Action(kind=ActionKind.TYPE, text="a</s>b")
+    assert stopping.encode_action(typed, screen, None) is None
+    assert codec.encode_action(typed, screen, None) is not None
+
+
+@pytest.mark.parametrize("stop", ["</s>", ("a", "")])
+def test_texts_that_stop_nothing_are_named(codec, stop):
+    with pytest.raises(ValueError, match="stop must be texts"):
+        dataclasses.replace(codec, stop=stop)
 
 
 @pytest.fixture(scope="module")
