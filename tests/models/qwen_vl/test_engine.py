@@ -5,6 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from stepjax.models.qwen_vl.engine import Engine
 from stepjax.models.qwen_vl.engine_sizes import EngineSizes
@@ -107,6 +108,29 @@ def test_latecomers_join_and_the_long_hold_nobody_back():
             done.append(ticket)
     assert sorted(done) == list(range(10))
     assert done.index(longest) > 0  # others came later and left sooner
+
+
+@pytest.mark.parametrize("where", ["device", "mesh"])
+def test_a_program_compiles_once_wherever_the_parameters_lie(where):
+    device = jax.devices()[0]
+    mesh = Mesh(np.array([[[device]]]), ("data", "fsdp", "tensor"))
+    chosen = {"device": device, "mesh": NamedSharding(mesh, PartitionSpec())}
+    tree = jax.device_put(params(), chosen[where])
+    one = Engine(
+        StandIn(),
+        sizes=EngineSizes(slots=2, prompt_buckets=(12,), prefill_rows=1, chunk=4),
+        max_new_tokens=TOKENS,
+        stop_tokens=STOP,
+    )
+    for _ in range(2):
+        one.start(tree, KEY, temperature=1.0)
+        for number in range(3):
+            one.begin(number, requests()[number], number, number + 1)
+        while one.busy:
+            for ticket, answer in one.finished():
+                check(ticket, answer)
+    programs = one._programs
+    assert [part._cache_size() for part in (programs.join, programs.advance)] == [1, 1]
 
 
 def test_greedy():
