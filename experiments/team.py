@@ -108,9 +108,10 @@ class Team:
             differing = [name for name in own if found.get(name) != said[0].get(name)]
             if differing:
                 raise RunError(
-                    f"{label}: process {index} has another {differing[0]} than process "
-                    "0; the last checkpoint is whole: start all again with the same "
-                    "command, and if it happens again, report it."
+                    f"{label}: {self.peers.name(index)} has another {differing[0]} "
+                    f"than {self.peers.name(0)}; the last checkpoint is whole: start "
+                    "all again with the same command, and if it happens again, report "
+                    "it."
                 )
 
     def _say(self, label: str, data: bytes) -> list[bytes]:
@@ -316,7 +317,10 @@ def _near_owners(owner: np.ndarray, live: np.ndarray, readers: np.ndarray) -> An
 
 
 def _readers(size: int, sharding: Any) -> np.ndarray:
-    """[processes, S] bool: whose devices read which rows of a batch."""
+    """[processes, S] bool: whose devices read which rows of a batch.
+
+    Processes are counted as by `Peers`, which `launched` lets count as jax does.
+    """
     reads = np.zeros((jax.process_count(), size), bool)
     for device, index in sharding.devices_indices_map((size,)).items():
         reads[device.process_index, index[0]] = True

@@ -11,6 +11,8 @@ __all__ = ["Cluster", "LaunchError", "find_cluster"]
 class LaunchError(RuntimeError):
     """Processes that cannot start as one run; the text is one line with the fix."""
 
+    exit_code = 2
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cluster:

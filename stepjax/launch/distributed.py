@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ __all__ = ["launched"]
 _NEWS_SECONDS = 3.0  # a death may be felt a little before it is known
 _EXIT_SECONDS = 30.0
 _SHUTDOWN_SECONDS = 60
+_SHOWN = 8  # processes named in a message
 
 
 @contextlib.contextmanager
@@ -35,8 +36,10 @@ def launched(
     """A block in which the processes of a run know each other and share their devices.
 
     Entered before jax touches a device. First the processes meet and compare their
-    facts, then jax starts, then they compare their devices. If one ends early, for
-    whatever reason, all others end within seconds of knowing, with code 1.
+    facts, then jax starts, then they compare their devices and count each other as jax
+    does: TPUs go by the place in the slice, whatever number a process started with. If
+    one ends early, for whatever reason, all others end within seconds of knowing, with
+    code 1; with code 2 if they never started together.
 
     Args:
       cluster: From `find_cluster`; None for one process, which starts nothing.
@@ -114,8 +117,9 @@ def _start_jax(cluster: Cluster, timeout: float, heartbeat: float) -> None:
 
 
 def _compare_devices(peers: ConnectedPeers) -> None:
-    """Nothing, or an error if a process has other devices than process 0."""
+    """An error if a process has other devices than process 0; jax's numbers for all."""
     own = {
+        "number": jax.process_index(),
         "count": jax.local_device_count(),
         "kind": jax.local_devices()[0].device_kind,
         "all": jax.device_count(),
@@ -132,6 +136,25 @@ def _compare_devices(peers: ConnectedPeers) -> None:
                     f"{what.format(seen[0][name])}; look at the devices of both with: "
                     "python -c 'import jax; print(jax.devices())'"
                 )
+    _take_numbers(peers, [found["number"] for found in seen])
+
+
+def _take_numbers(peers: ConnectedPeers, numbers: Sequence[int]) -> None:
+    """Give the processes the numbers by which jax tells whose a device is."""
+    try:
+        peers.renumber(numbers)
+    except ValueError as error:
+        given = ", ".join(
+            f"{peers.name(index)} {number}"
+            for index, number in enumerate(numbers[:_SHOWN])
+        )
+        more = ", ..." if len(numbers) > _SHOWN else ""
+        raise LaunchError(
+            f"jax does not see the processes as one run: of {peers.count} numbers, "
+            f"each once, it gives {given}{more}; on TPUs all hosts must be of one slice"
+            " or of connected slices, and TPU_* variables must not say otherwise: see "
+            "with: env | grep -E 'TPU_|MEGASCALE_'"
+        ) from error
 
 
 _DEVICE_FACTS: Mapping[str, str] = {

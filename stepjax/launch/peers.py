@@ -41,7 +41,7 @@ class Peers(Protocol):
     """The processes of a run.
 
     Attributes:
-      index: Number of this process, from 0.
+      index: Number of this process, from 0: `jax.process_index()` once jax runs.
       count: How many there are.
       say: Told, in a few words, who is waited for.
     """
@@ -49,6 +49,10 @@ class Peers(Protocol):
     index: int
     count: int
     say: Say
+
+    def name(self, process_id: int) -> str:
+        """A process in words."""
+        ...
 
     def gather(self, label: str, data: bytes) -> list[bytes]:
         """What every process passes under this label, in order of the processes.
@@ -84,6 +88,10 @@ class Alone:
         """Nobody else."""
         self.say: Say = lambda text: None
 
+    def name(self, process_id: int) -> str:
+        """A process in words."""
+        return f"process {process_id}"
+
     def gather(self, label: str, data: bytes) -> list[bytes]:
         """`data`, in a list."""
         del label
@@ -98,10 +106,13 @@ class Alone:
 class ConnectedPeers:
     """Processes connected through process 0, each watching the others live.
 
+    Two numbers tell a process: its place at the start, by which it has its wires and
+    its name in messages, and its number, which starts as the same and may be replaced.
+
     Attributes:
       index: Number of this process.
       count: How many there are.
-      hosts: Their hosts, in order.
+      hosts: Their hosts, in order of their places.
       say: Told, in a few words, who is waited for; may be replaced.
     """
 
@@ -125,6 +136,7 @@ class ConnectedPeers:
         """
         self.index, self.count, self.hosts = index, len(hosts), tuple(hosts)
         self.say: Say = lambda text: None
+        self._place, self._places = index, tuple(range(self.count))  # of each number
         self._wires = dict(wires)
         self._end = end
         self._news = threading.Condition()
@@ -139,23 +151,49 @@ class ConnectedPeers:
             self._thread(self._beat, wire, heartbeat / 4)
 
     def name(self, process_id: int) -> str:
-        """A process in words."""
-        return f"process {process_id} ({self.hosts[process_id]})"
+        """A process in words, under the number it was started with."""
+        return self._name(self._places[process_id])
+
+    def _name(self, place: int) -> str:
+        return f"process {place} ({self.hosts[place]})"
+
+    def renumber(self, numbers: Sequence[int]) -> None:
+        """Count the processes otherwise from now on; all must do so at the same call.
+
+        Args:
+          numbers: New number of each process, in order of the present ones.
+
+        Raises:
+          ValueError: If two get the same number, or one none of those that there are.
+        """
+        if sorted(numbers) != list(range(self.count)):
+            raise ValueError(
+                f"numbers must be 0 to {self.count - 1}, each once, got "
+                f"{list(numbers)}."
+            )
+        order = [list(numbers).index(number) for number in range(self.count)]
+        self._places = tuple(self._places[old] for old in order)
+        self.index = numbers[self.index]
 
     # --- Exchange ---------------------------------------------------------------------
 
     def gather(self, label: str, data: bytes) -> list[bytes]:
         """See `Peers`."""
-        return self._meet(label, [data])
+        return self._by_number(self._meet(label, [data]))
 
     def exchange(self, label: str, parts: Sequence[bytes]) -> list[bytes]:
         """See `Peers`."""
         if len(parts) != self.count:
             raise ValueError(f"parts must be {self.count}, one each, got {len(parts)}.")
-        return self._meet(label, parts)
+        by_place = [parts[self._places.index(place)] for place in range(self.count)]
+        return self._by_number(self._meet(label, by_place))
+
+    def _by_number(self, found: Sequence[bytes]) -> list[bytes]:
+        return [found[place] for place in self._places]
 
     def _meet(self, label: str, parts: Sequence[bytes]) -> list[bytes]:
-        if self.index:
+        """What each process has for this one; order is by place, not by number."""
+        if self._place:
             self._send(0, PARTS, join_parts([label.encode(), *parts]))
             return split_parts(self._take(0, label))
         given = {0: [bytes(part) for part in parts]}
@@ -163,8 +201,8 @@ class ConnectedPeers:
             said, *theirs = split_parts(self._take(peer, label))
             if said != label.encode():
                 text = (
-                    f"{self.name(peer)} is at {said.decode(errors='replace')!r}, "
-                    f"{self.name(0)} at {label!r}: they computed different things; "
+                    f"{self._name(peer)} is at {said.decode(errors='replace')!r}, "
+                    f"{self._name(0)} at {label!r}: they computed different things; "
                     "start all again with the same command"
                 )
                 self._lose(text)
@@ -196,7 +234,7 @@ class ConnectedPeers:
                     raise self._loss()
                 if not self._news.wait(_PATIENCE):
                     waited = time.monotonic() - began
-                    self.say(f"{label}: {self.name(peer)}, for {waited:.0f} s")
+                    self.say(f"{label}: {self._name(peer)}, for {waited:.0f} s")
             return self._inbox[peer].popleft()
 
     # --- Life and death ---------------------------------------------------------------
@@ -221,7 +259,7 @@ class ConnectedPeers:
         if self._closed:
             return
         self._closed = True
-        self._tell(f"{self.name(self.index)} stopped: {error}")
+        self._tell(f"{self._name(self._place)} stopped: {error}")
 
     def _read(self, peer: int, wire: Wire) -> None:
         try:
@@ -241,14 +279,14 @@ class ConnectedPeers:
         silent = "timed out" in how
         why = "says nothing any more" if silent else "is gone: it was killed or crashed"
         return (
-            f"{self.name(peer)} {why}; this process stops too. The last checkpoint is "
+            f"{self._name(peer)} {why}; this process stops too. The last checkpoint is "
             "whole: start all processes again with the same command"
         )
 
     def _lose(self, text: str) -> None:
         with self._news:
             first = self._set_lost(text)
-        if first and self.index == 0:
+        if first and self._place == 0:
             self._tell(text)
 
     def _set_lost(self, text: str) -> bool:
@@ -269,7 +307,7 @@ class ConnectedPeers:
             if self._told:
                 time.sleep(_GRACE)  # for the exit, which may wait for the dead too
             else:
-                text = f"{self.name(self.index)}: {self._lost}"
+                text = f"{self._name(self._place)}: {self._lost}"
                 print(text, file=sys.stderr, flush=True)
             sys.stdout.flush()
         self._end(1)

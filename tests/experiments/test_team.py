@@ -86,7 +86,9 @@ def test_disagreement_is_named_on_every_process(teams):
     assert together(*(lambda t=t: check(t, False) for t in teams)) == [None] * 3
     for error in together(*(lambda t=t: check(t, True) for t in teams)):
         assert isinstance(error, RunError)
-        assert "round 4: process 2 has another success-rate record" in str(error)
+        assert "round 4: process 2 (host-2) has another success-rate record" in str(
+            error
+        )
 
 
 def test_rows_are_pooled_in_the_order_of_one_process(teams):
