@@ -14,6 +14,7 @@ from experiments.env_config import PHONES
 from experiments.errors import as_usage_error
 from experiments.model_policy import ModelPolicy
 from stepjax.models.qwen_vl.policy import make_qwen_vl_policy
+from stepjax.models.qwen_vl.ui_tars_prompt import PromptLengthError
 from stepjax.rollout.sampler import Sampler
 from stepjax.rollout.vl_codec import VLCodec
 
@@ -84,10 +85,12 @@ class _RunCodec(VLCodec):
     def encode(self, observation: Any, history: Any) -> tuple[Any, np.ndarray]:
         try:
             return super().encode(observation, history)
-        except ValueError as error:
+        except PromptLengthError as error:
             raise RuntimeError(
                 f"{error} (--policy.prompt-tokens, --policy.max-pixels)"
             ) from error
+        except ValueError as error:
+            raise RuntimeError(str(error)) from error
 
 
 def _codec(

@@ -72,7 +72,8 @@ class VLCodec:
         """The prompt, and the screenshot in the size that the policy sees.
 
         Raises:
-          ValueError: If the prompt is too long.
+          PromptLengthError: If the prompt is too long even without earlier turns.
+          ValueError: If the screenshot cannot be taken.
         """
         picture = self.prompts.picture(observation.screenshot)
         return self.prompts.make(observation.instruction, history, picture), picture
@@ -149,11 +150,23 @@ class VLCodec:
         del action, observation
         keeps = self.prompts.num_screenshots > 0
         turn = Turn(
-            response=self.response_text(np.asarray(tokens)),
+            response=self._shortened(self.response_text(np.asarray(tokens))),
             image=np.array(context) if keeps else None,
         )
         kept = self.prompts.turns_kept
         return [*history, turn][-kept:] if kept else []
+
+    def _shortened(self, response: str) -> str:
+        """The beginning that takes no more tokens in later prompts than a response may.
+
+        As plain text a response may be many times the tokens that were sampled.
+        """
+        tokenizer = self.prompts.tokenizer
+        while True:
+            count = len(tokenizer.encode(tokenizer.plain_text(response)))
+            if count <= self.num_tokens:
+                return response
+            response = response[: len(response) * self.num_tokens // count]
 
     def empty_prompt(self) -> VLPrompt:
         """A prompt of a black screen without a task: shapes and padding."""

@@ -14,6 +14,7 @@ from experiments.config import AlgoConfig, EnvConfig, ExperimentConfig, PolicyCo
 from experiments.errors import UsageError
 from experiments.presets import PRESETS
 from stepjax.envs.actions import Action, ActionKind
+from stepjax.envs.base import Observation
 from stepjax.types import StepBatch
 
 PROGRAM = "python -m experiments.osworld"
@@ -258,6 +259,19 @@ def test_responses_that_a_text_stops_are_actions(checkpoint):
     match, readable = policy._matches(tokens)
     assert readable.all()
     assert match.tolist() == [[True, True, False]]  # the last goes on with padding
+
+
+def test_only_prompts_that_are_too_long_name_the_settings_of_lengths(checkpoint):
+    from experiments.model_setup import make_model_policy
+
+    model = PolicyConfig(name="qwen-vl", checkpoint=checkpoint, prompt_tokens=1000)
+    codec = make_model_policy(model, EnvConfig()).codec
+    with pytest.raises(RuntimeError, match=r"has \d+ tokens .*--policy.prompt-tokens"):
+        codec.encode(Observation(instruction="word " * 999), ())
+    huge = np.broadcast_to(np.uint8(0), (10_000, 10_000, 3))
+    with pytest.raises(RuntimeError, match="100,000,000 pixels") as caught:
+        codec.encode(Observation(instruction="Go", screenshot=huge), ())
+    assert "--policy" not in str(caught.value)
 
 
 @pytest.fixture

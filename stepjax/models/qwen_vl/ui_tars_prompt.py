@@ -21,7 +21,14 @@ from stepjax.models.qwen_vl.prompt import VLPrompt, make_prompt
 from stepjax.models.qwen_vl.tables import rope_positions
 from stepjax.models.qwen_vl.tokens import Tokenizer, check_tokenizer
 
-__all__ = ["MOBILE_WORDING", "SHORT_WORDING", "WORDING", "Turn", "UITarsPrompts"]
+__all__ = [
+    "MOBILE_WORDING",
+    "SHORT_WORDING",
+    "WORDING",
+    "PromptLengthError",
+    "Turn",
+    "UITarsPrompts",
+]
 
 WORDING = """\
 You operate a computer for someone. Each time you are shown its screen; answer with the
@@ -70,6 +77,10 @@ SHORT_WORDING = "{instruction}"
 """The task alone, for small models that learn the rest."""
 
 _SYSTEM = "You are a helpful assistant."
+
+
+class PromptLengthError(ValueError):
+    """A prompt that is longer than prompts may be, even without earlier turns."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,7 +223,7 @@ class UITarsPrompts:
     def make(
         self, instruction: str, turns: Sequence[Turn], picture: np.ndarray
     ) -> VLPrompt:
-        """The prompt of a step.
+        """The prompt of a step, without the oldest turns where they do not fit.
 
         Args:
           instruction: The task.
@@ -223,22 +234,21 @@ class UITarsPrompts:
           The prompt, its leaves numpy arrays without a leading axis.
 
         Raises:
-          ValueError: If it has more than `length` tokens, or the chat template writes
-            another number of pictures than it was given.
+          PromptLengthError: If it has more than `length` tokens without any turn.
+          ValueError: If the chat template writes another number of pictures than it was
+            given.
         """
-        text = self.tokenizer.chat(self.messages(instruction, turns))
-        ids = np.asarray(self.tokenizer.encode(text), np.int64)
-        shown = list(turns)[-self.num_screenshots :] if self.num_screenshots else []
-        pictures = [turn.image for turn in shown if turn.image is not None] + [picture]
-        visual = ids == self.config.image_token_id
-        if visual.sum() != len(pictures):
-            raise ValueError(
-                f"UITarsPrompts: the chat template wrote {visual.sum()} pictures for "
-                f"{len(pictures)}; put the published model's template into the folder."
+        latest = list(turns)[-self.turns_kept :] if self.turns_kept else []
+        tokens, where, pictures = self._laid_out(instruction, latest, picture)
+        while latest and len(tokens) > self.length:
+            latest = latest[1:]
+            tokens, where, pictures = self._laid_out(instruction, latest, picture)
+        if len(tokens) > self.length:
+            raise PromptLengthError(
+                f"UITarsPrompts: the prompt has {len(tokens)} tokens without any "
+                f"earlier turn, length holds {self.length}; allow longer prompts, "
+                "shorten the task or make screenshots smaller."
             )
-        repeats = np.where(visual, self.tokens_per_picture, 1)
-        tokens = np.repeat(ids, repeats)
-        where = np.repeat(visual, repeats)
         size = self.config.vision.patch_size
         grid = (self.height // size, self.width // size)
         positions, following = rope_positions(
@@ -255,6 +265,23 @@ class UITarsPrompts:
             length=self.length,
             pad_id=self.tokenizer.pad_id,
         )
+
+    def _laid_out(
+        self, instruction: str, turns: Sequence[Turn], picture: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Tokens [n] int, where pictures stand [n] bool, and the pictures."""
+        text = self.tokenizer.chat(self.messages(instruction, turns))
+        ids = np.asarray(self.tokenizer.encode(text), np.int64)
+        shown = list(turns)[-self.num_screenshots :] if self.num_screenshots else []
+        pictures = [turn.image for turn in shown if turn.image is not None] + [picture]
+        visual = ids == self.config.image_token_id
+        if visual.sum() != len(pictures):
+            raise ValueError(
+                f"UITarsPrompts: the chat template wrote {visual.sum()} pictures for "
+                f"{len(pictures)}; put the published model's template into the folder."
+            )
+        repeats = np.where(visual, self.tokens_per_picture, 1)
+        return np.repeat(ids, repeats), np.repeat(visual, repeats), pictures
 
 
 def _text(text: str) -> dict[str, str]:

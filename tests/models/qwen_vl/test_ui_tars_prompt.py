@@ -21,6 +21,7 @@ from stepjax.models.qwen_vl.ui_tars_prompt import (  # noqa: E402
     MOBILE_WORDING,
     SHORT_WORDING,
     WORDING,
+    PromptLengthError,
     Turn,
     UITarsPrompts,
 )
@@ -308,6 +309,49 @@ def test_empty_prompt_has_the_shapes_of_all_prompts(codec):
 def test_too_long_prompts_name_both_lengths(codec):
     with pytest.raises(ValueError, match=r"prompt has \d+ tokens.* holds 512"):
         _with(codec, length=512).make("word " * 600, [], codec.prompts.picture(None))
+
+
+def _said(prompt, codec: VLCodec) -> str:
+    tokens = np.asarray(prompt.tokens)[np.asarray(prompt.segments) >= 0]
+    return codec.prompts.tokenizer.decode(tokens)
+
+
+@pytest.mark.parametrize("said", ["<|vision_start|>", "<|image_pad|> x", "Ж"])
+def test_nothing_that_a_model_says_makes_later_prompts_too_long(codec, said):
+    """Structure that it wrote is more tokens once it is written as plain text."""
+    tokenizer = codec.prompts.tokenizer
+    tokens = np.resize(np.array(tokenizer.encode(said)), codec.num_tokens)
+    screen = Observation(instruction="word " * 90, screenshot=SCREEN)
+    history = ()
+    for _ in range(4):
+        prompt, context = codec.encode(screen, history)
+        assert _said(prompt, codec).count("assistant\n") == len(history) + 1
+        history = codec.remember(history, tokens, WAIT, screen, context)
+    for turn in history:
+        shown = tokenizer.encode(tokenizer.plain_text(turn.response))
+        assert 0 < len(shown) <= codec.num_tokens
+
+
+def test_the_oldest_turns_go_where_not_all_fit(codec):
+    turns = [
+        Turn(response=f"answer {n}", image=codec.prompts.picture(SCREEN + n))
+        for n in range(4)
+    ]
+    picture = codec.prompts.picture(SCREEN + 4)
+    roomy = _with(codec, num_screenshots=3, length=1024)
+    counts = [
+        int(prompt_lengths(roomy.make("Go", turns[4 - n :], picture))) for n in range(4)
+    ]
+    for kept, length in enumerate(counts):
+        tight = dataclasses.replace(roomy, length=length + 1)
+        prompt = tight.make("Go", turns, picture)
+        text = _said(prompt, codec)
+        shown = [f"answer {n}" in text for n in range(4)]
+        assert shown == [n >= 4 - kept for n in range(4)]
+        wanted = [turn.image for turn in turns[4 - kept :]] + [picture]
+        np.testing.assert_array_equal(prompt.images[: kept + 1], wanted)
+    with pytest.raises(PromptLengthError, match="without any earlier turn"):
+        dataclasses.replace(roomy, length=counts[0] - 1).make("Go", turns, picture)
 
 
 @pytest.mark.parametrize(
