@@ -163,7 +163,11 @@ class Engine:
         if self._slots is None:
             return []
         self._slots = self._programs.advance(
-            self._params, slots=self._slots, temperature=self._temperature
+            self._params,
+            slots=self._slots,
+            temperature=self._temperature,
+            # Those that a stop string cut are over, which the device cannot know.
+            held=np.array([one is not None for one in self._held]),
         )
         state: Any = self._slots
         alive, count, tokens, log_prob = map(

@@ -50,7 +50,9 @@ class Programs:
       empty: `empty(params)`, slots without responses.
       join: `join(params, prompt, *, slots, rows, key, whose, temperature)`, the slots
         with new requests in `rows`.
-      advance: `advance(params, *, slots, temperature)`, the slots after some tokens.
+      advance: `advance(params, *, slots, temperature, held=None)`, the slots after some
+        tokens. Responses that `held` [N] bool does not name are ended before; None
+        ends none.
       where: Shardings of slots; None on one device.
     """
 
@@ -207,6 +209,7 @@ def _advance(
     *,
     slots: Slots,
     temperature: jax.Array,
+    held: jax.Array | None = None,
     model: Any,
     stop_tokens: tuple[int, ...],
     top_p: float,
@@ -214,6 +217,8 @@ def _advance(
     chunk: int,
 ) -> Slots:
     """The slots after at most `chunk` more tokens each; fewer if all have ended."""
+    if held is not None:
+        slots = dataclasses.replace(slots, alive=slots.alive & held)
     head, stops = model.unembed(params), jnp.asarray(stop_tokens, jnp.int32)
     size = slots.token.shape[0]
     every = jnp.arange(size)

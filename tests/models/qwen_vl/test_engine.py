@@ -1,6 +1,7 @@
 """Continuous batching: the same responses as one by one, whoever comes when."""
 
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -70,6 +71,10 @@ def expected(temperature=1.0):
     keys = jax.vmap(key_of)(np.arange(10))[:, None]
     out = jax.device_get(jax.jit(run)(stacked, keys))
     return out.tokens[:, 0], out.token_mask[:, 0], out.log_prob[:, 0]
+
+
+def spelled(ids):
+    return "".join(f"<{i}>" for i in ids)
 
 
 def check(ticket, answer, temperature=1.0):
@@ -164,10 +169,7 @@ def test_stop_strings_end_a_response_early():
     longest = int(np.argmax(mask.sum(1)))
     third = int(tokens[longest, 2])
 
-    def decode(ids):
-        return "".join(f"<{i}>" for i in ids)
-
-    one = engine(stop_strings=(f"<{third}>",), decode=decode)
+    one = engine(stop_strings=(f"<{third}>",), decode=spelled)
     one.start(params(), KEY, temperature=1.0)
     one.begin(longest, requests()[longest], longest, longest + 1)
     answers = []
@@ -178,6 +180,25 @@ def test_stop_strings_end_a_response_early():
     assert found[1].sum() == count
     np.testing.assert_array_equal(found[0][:count], tokens[longest, :count])
     np.testing.assert_allclose(found[2][:count], log_prob[longest, :count], atol=1e-5)
+
+
+def test_a_response_that_a_stop_string_ended_ends_on_the_device():
+    tokens, mask, _ = expected()
+    longest, other = np.argsort(-mask.sum(1), kind="stable")[:2].tolist()
+    first = int(tokens[longest, 0])
+    assert first not in tokens[other]
+    one = engine(stop_strings=(f"<{first}>",), decode=spelled)
+    one.start(params(), KEY, temperature=1.0)
+    for number in (longest, other):
+        one.begin(number, requests()[number], number, number + 1)
+    chunks = 0
+    while one.busy:
+        one.finished()
+        chunks += 1
+    assert chunks > 1  # the cut one could have gone on
+    found: Any = one._slots
+    assert int(found.count[0]) == 5 < mask[longest].sum()  # one prefilled, one chunk
+    assert int(found.count[1]) == mask[other].sum()
 
 
 def test_bad_input_is_named():
