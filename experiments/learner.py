@@ -20,11 +20,9 @@ from stepjax.training.sharding import (
     batch_sharding,
     infer_state_sharding,
     make_mesh,
-    replicated,
 )
 from stepjax.training.state import TrainState, init_train_state
 from stepjax.training.step import (
-    Batch,
     ShardedTrainStep,
     jit_train_step,
     make_train_step,
@@ -149,12 +147,13 @@ def make_learner(
             return policy.load(shardings=where.params)
 
     step, rows = _train_step(policy, algo, config.optim, micro), batch_sharding(mesh)
+    reference = None
     if algo.kl_coef > 0.0:
-        train_step = _StepFromReference(step, params_in_place(), where, rows)
-    else:
-        train_step = jit_train_step(step, state_sharding=where, batch_sharding=rows)
+        reference = _in_used_types(policy, params_in_place(), where.params)
     return Learner(
-        train_step=train_step,
+        train_step=jit_train_step(
+            step, state_sharding=where, batch_sharding=rows, reference=reference
+        ),
         # Every device makes its part: the state is nowhere whole.
         begin=lambda: jax.jit(init, out_shardings=where)(params_in_place()),
         like=jax.tree.map(
@@ -184,27 +183,15 @@ def _param_shapes(policy: Policy, start_params: Any) -> Any:
     return jax.eval_shape(lambda params: params, start_params)
 
 
-class _StepFromReference(ShardedTrainStep):
-    """A train step that is also given the policy that the run started from.
+def _in_used_types(policy: Policy, params: Any, where: Any) -> Any:
+    """Parameters that only are read: of a model, in the types that it reads."""
+    model = getattr(policy, "model", None)
+    if model is None:
+        return params
+    from stepjax.models.qwen_vl.casting import cast_params
 
-    As an argument, each device its part: constants of a program are whole on all.
-
-    Attributes:
-      program: `(state, batch, reference) -> (state, metrics)`.
-      reference: Parameters of that policy.
-    """
-
-    def __init__(self, step: Callable[..., Any], reference: Any, where: Any, rows: Any):
-        self.reference = reference
-        self.program = jax.jit(
-            step,
-            in_shardings=(where, rows, where.params),
-            out_shardings=(where, replicated(rows.mesh)),
-            donate_argnums=0,
-        )
-        super().__init__(
-            lambda state, batch: self.program(state, batch, self.reference), rows
-        )
+    cast = jax.jit(functools.partial(cast_params, model), out_shardings=where)
+    return cast(params)
 
 
 def _rules(policy: Policy, mesh: jax.sharding.Mesh) -> list:
@@ -234,10 +221,7 @@ def make_optimizer(optim: OptimizerConfig) -> optax.GradientTransformation:
 def _train_step(
     policy: Policy, algo: AlgoConfig, optim: OptimizerConfig, micro: int
 ) -> Callable[..., Any]:
-    """The train step; the same object if the settings that matter are the same.
-
-    With a KL term it takes the reference's parameters as a third argument.
-    """
+    """The train step; the same object if the settings that matter are the same."""
     matters = AlgoConfig(
         temperature=algo.temperature,
         clip_eps_low=algo.clip_eps_low,
@@ -258,12 +242,9 @@ def _cached_train_step(
 
     max_importance = getattr(policy, "max_importance", 2.0)
 
-    def loss_fn(ref_params: Any, output: PolicyOutput, batch: StepBatch) -> LossOutput:
-        reference = None
-        if ref_params is not None:
-            reference = policy_fn(
-                ref_params, batch.prompt, batch.action_tokens, batch.token_mask
-            ).log_prob
+    def loss_fn(
+        output: PolicyOutput, batch: StepBatch, reference: Any = None
+    ) -> LossOutput:
         correction = None
         if batch.sampler_log_prob is not None:  # an outside sampler acted
             correction = stepjax.truncated_importance_weight(
@@ -283,13 +264,7 @@ def _cached_train_step(
         )
 
     tx = make_optimizer(optim)
-
-    def train_step(state: TrainState, batch: Batch, reference: Any = None) -> Any:
-        loss = functools.partial(loss_fn, reference)
-        step = make_train_step(policy_fn, tx, loss, micro_batch_size=micro)
-        return step(state, batch)
-
-    return train_step
+    return make_train_step(policy_fn, tx, loss_fn, micro_batch_size=micro)
 
 
 def mean_metrics(updates: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -26,10 +26,10 @@ __all__ = [
 ]
 
 PolicyFn = Callable[[Any, Any, jax.Array, jax.Array], PolicyOutput]
-LossFn = Callable[[PolicyOutput, StepBatch], LossOutput]
+LossFn = Callable[..., LossOutput]
 Metrics = dict[str, jax.Array]
 Batch = StepBatch | tuple[StepBatch, ...]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 _OWN_METRICS = ("loss", "grad_norm", "param_norm", "rows", "updates", "nonfinite")
 
@@ -83,6 +83,10 @@ def make_train_step(
     answers in that shape, and the loss gets the Q * G rows. A batch may also be a tuple
     of batches, added up as micro-batches are.
 
+    Given the parameters of a reference policy, the step reads each micro-batch with
+    them too, groups as groups, and the loss gets what that says of the tokens. No
+    gradient is taken of it.
+
     A batch without weight leaves the state as it was. So does one whose loss, gradient
     or updated parameters are not finite: `metrics["nonfinite"]` is then 1, and the
     caller still holds the last good state.
@@ -92,7 +96,8 @@ def make_train_step(
         `PolicyOutput`.
       tx: Optimizer; clip gradients there.
       loss_fn: `(policy_output, batch)` to `LossOutput`, un-divided sums over the rows
-        it is given.
+        it is given. With a reference `(policy_output, batch, ref_log_prob)`, the last
+        [S, A] float32.
       micro_batch_size: Rows in one forward and backward pass; None takes the whole
         batch. It must divide the rows of every batch.
       compute_dtype: Dtype parameters are cast to for the forward pass, for example
@@ -103,7 +108,8 @@ def make_train_step(
         all. The others get no gradient. `init_train_state` needs the same.
 
     Returns:
-      `train_step(state, batch) -> (state, metrics)`. Metrics are [] float32: `loss`,
+      `train_step(state, batch, reference=None) -> (state, metrics)`, `reference` being
+      parameters as in `state`, of any dtype. Metrics are [] float32: `loss`,
       `grad_norm` (before the optimizer), `param_norm` (after, of parameters that
       learn), `rows` (with weight),
       `updates` (1 if applied), `nonfinite`, and the means of the loss's own sums.
@@ -120,25 +126,32 @@ def make_train_step(
         )
     forward = jax.checkpoint(policy_fn) if remat else policy_fn
 
-    def objective(trained: Any, frozen: Any, batch: StepBatch) -> Any:
-        output = forward(
-            cast_floating(merge_params(trained, frozen), compute_dtype),
-            batch.prompt,
-            batch.action_tokens,
-            batch.token_mask,
-        )
-        rows = _as_rows(batch)
-        output = jax.tree.map(lambda x: x.reshape(rows.token_mask.shape), output)
-        result = loss_fn(cast_floating(output, jnp.float32), rows)
+    def evaluate(run: PolicyFn, params: Any, batch: StepBatch) -> PolicyOutput:
+        params = cast_floating(params, compute_dtype)
+        output = run(params, batch.prompt, batch.action_tokens, batch.token_mask)
+        rows = (batch.weight.size, batch.token_mask.shape[-1])
+        output = jax.tree.map(lambda x: x.reshape(rows), output)
+        return cast_floating(output, jnp.float32)
+
+    def objective(trained: Any, frozen: Any, batch: StepBatch, *from_reference) -> Any:
+        output = evaluate(forward, merge_params(trained, frozen), batch)
+        result = loss_fn(output, _as_rows(batch), *from_reference)
         return result.loss.total, result
 
     def sums(params: Any, batch: StepBatch) -> tuple[Any, LossOutput]:
-        grads, result = jax.grad(objective, has_aux=True)(*params, batch)
+        trained, frozen, reference = params
+        said = ()
+        if reference is not None:
+            said = (evaluate(policy_fn, reference, batch).log_prob,)
+        grads, result = jax.grad(objective, has_aux=True)(trained, frozen, batch, *said)
         return cast_floating((grads, result), jnp.float32)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, batch: Batch, reference: Any = None
+    ) -> tuple[TrainState, Metrics]:
         old, frozen = split_params(state.params, trainable)
-        grads, result = _sum_parts(sums, (old, frozen), batch, micro_batch_size)
+        params = (old, frozen, reference)
+        grads, result = _sum_parts(sums, params, batch, micro_batch_size)
         clashes = sorted(set(result.metrics) & set(_OWN_METRICS))
         if clashes:
             raise ValueError(
@@ -262,18 +275,27 @@ class ShardedTrainStep:
     """A compiled train step that donates its state; made by `jit_train_step`.
 
     Attributes:
-      jitted: The `jax.jit` object, for `.lower(...)` and ahead-of-time compilation.
+      jitted: The `jax.jit` object, for `.lower(...)` and ahead-of-time compilation. A
+        reference, if there is one, is its third argument.
+      reference: Parameters of the reference policy, or None.
     """
 
-    def __init__(self, jitted: Any, batch_sharding: jax.sharding.NamedSharding):
+    def __init__(
+        self,
+        jitted: Any,
+        batch_sharding: jax.sharding.NamedSharding,
+        reference: Any = None,
+    ):
         self.jitted = jitted
+        self.reference = reference
         self._batch_sharding = batch_sharding
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """The state after one update, and metrics; `state` must not be used again."""
         for part in batch_parts(batch):
             check_rows(part.weight.shape[0], self._batch_sharding)
-        return self.jitted(state, batch)
+        more = () if self.reference is None else (self.reference,)
+        return self.jitted(state, batch, *more)
 
 
 def jit_train_step(
@@ -281,6 +303,7 @@ def jit_train_step(
     *,
     state_sharding: Any,
     batch_sharding: jax.sharding.NamedSharding,
+    reference: Any = None,
 ) -> ShardedTrainStep:
     """`train_step`, compiled for a mesh, with its state donated.
 
@@ -289,6 +312,9 @@ def jit_train_step(
       state_sharding: `TrainState` of `NamedSharding`s (`infer_state_sharding`).
       batch_sharding: Sharding of the leading axis of every batch leaf
         (`stepjax.training.sharding.batch_sharding`).
+      reference: Parameters of a reference policy, where those of the state are, or
+        None. An argument of the program, each device its part: constants of a program
+        are whole on all.
 
     Returns:
       A callable `(state, batch) -> (state, metrics)`. The state passed in is donated
@@ -296,12 +322,14 @@ def jit_train_step(
       them first with `shard_batch`. It raises ValueError for a batch whose rows the
       devices of the batch axes do not divide.
     """
-    mesh = batch_sharding.mesh
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    more = () if reference is None else (state_sharding.params,)
+    everywhere = jax.sharding.NamedSharding(
+        batch_sharding.mesh, jax.sharding.PartitionSpec()
+    )
     jitted = jax.jit(
         train_step,
-        in_shardings=(state_sharding, batch_sharding),
-        out_shardings=(state_sharding, replicated),
+        in_shardings=(state_sharding, batch_sharding, *more),
+        out_shardings=(state_sharding, everywhere),
         donate_argnums=0,
     )
-    return ShardedTrainStep(jitted, batch_sharding)
+    return ShardedTrainStep(jitted, batch_sharding, reference)

@@ -159,22 +159,32 @@ def test_the_first_state_is_nowhere_whole(policy, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_reference_of_a_model_is_in_parts(policy, tmp_path):
+def test_the_reference_of_a_model_is_in_parts_and_in_used_types(policy, tmp_path):
+    from stepjax.models.qwen_vl.casting import used_types
+
+    setup = dataclasses.replace(policy.model.setup, dtype=jnp.bfloat16)
+    model = dataclasses.replace(policy.model, setup=setup)
     config = config_of(tmp_path, data=2, fsdp=2, tensor=2)
     algo = dataclasses.replace(config.algo, kl_coef=0.1)
     learner: Any = make_learner(
         dataclasses.replace(config, algo=algo),
-        policy,
+        dataclasses.replace(policy, model=model),
         None,
         num_tasks=4,
         train_ids=np.arange(4),
     )
     assert learner.micro_batch_size == 8
     reference = learner.train_step.reference
-    for leaf, where in zip(
-        *map(jax.tree.leaves, (reference, learner.state_sharding.params)), strict=True
+    types, places = used_types(model, reference), learner.state_sharding.params
+    for leaf, dtype, where in zip(
+        *map(jax.tree.leaves, (reference, types, places)), strict=True
     ):
         assert leaf.sharding.is_equivalent_to(where, leaf.ndim)
+        assert leaf.dtype == dtype
+    assert reference["decoder"]["layers"]["up"]["kernel"].dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(learner.like.params)} == {
+        jnp.dtype("float32")
+    }
 
 
 def lever_rows(count):
@@ -206,7 +216,7 @@ def test_the_reference_is_an_argument_and_stays_that_of_the_start(tmp_path):
         )
 
     learner, batch = learner_of(0.5), lever_rows(32)
-    traced = learner.train_step.program.trace(
+    traced = learner.train_step.jitted.trace(
         learner.like, batch, learner.train_step.reference
     )
     size = start_params()["table"].size

@@ -27,7 +27,7 @@ from stepjax.training.sharding import (
 )
 from stepjax.training.state import init_train_state
 from stepjax.training.step import jit_train_step, make_train_step
-from stepjax.types import SuccessRateRecord
+from stepjax.types import PolicyOutput, SuccessRateRecord
 from tests.training.toy import (
     TASKS,
     assert_close,
@@ -178,6 +178,73 @@ def test_groups_on_a_mesh_equal_one_device():
     assert_close(state.params, one_update(pair)[0].params)
     with pytest.raises(ValueError, match="not divisible"):
         step(state, jax.tree.map(lambda leaf: leaf[:3], pair))
+
+
+# --- A reference policy ---------------------------------------------------------------
+
+
+def loss_to_reference(output, batch, ref_log_prob=None):
+    """The toy loss, and the squared distance from a reference if there is one."""
+    plain = loss_fn(output, batch)
+    if ref_log_prob is None:
+        return plain
+    token_weight = batch.weight[:, None] * batch.token_mask
+    far = jnp.sum(token_weight * (output.log_prob - ref_log_prob) ** 2)
+    loss = dataclasses.replace(plain.loss, total=plain.loss.total + far)
+    return dataclasses.replace(plain, loss=loss)
+
+
+@pytest.mark.parametrize(
+    "micro_batch_size", [pytest.param(None, marks=pytest.mark.slow), 2]
+)
+def test_a_reference_reads_groups_as_rows(micro_batch_size):
+    rows = rows_with_shared_prompts()
+    (pair,) = pack_groups(
+        rows, seed=0, rows_per_update=64, group_size=GROUP, pad_to=(4, 6)
+    )
+    reference, found = init_params(7), []
+    for batch, size in ((rows, None), (pair, micro_batch_size)):
+        step = make_train_step(
+            any_policy, SGD, loss_to_reference, micro_batch_size=size
+        )
+        found.append(jax.jit(step)(make_state(SGD), batch, reference))
+    (one, one_metrics), (other, other_metrics) = found
+    assert_close(one.params, other.params, tolerance=1e-6)
+    assert_close(one_metrics, other_metrics, tolerance=1e-5)
+    plain, _ = one_update(rows)
+    gap = np.abs(plain.params["head"]["kernel"] - one.params["head"]["kernel"])
+    assert gap.max() > 1e-3
+
+
+def test_a_reference_reads_a_prompt_once_a_group():
+    """A forward pass beside forward and backward, however many share the prompt."""
+    queries, size, width = 2, 8, 128
+
+    def policy(params, prompt, action_tokens, token_mask):
+        for _ in range(4):  # all the work is in the prompt
+            prompt = jnp.tanh(prompt @ params["body"])
+        scores = prompt @ params["head"]
+        scores = scores.reshape(*scores.shape[:1], *[1] * (action_tokens.ndim - 1))
+        log_prob = jnp.where(token_mask, -jnp.square(scores - action_tokens), 0.0)
+        return PolicyOutput(log_prob=log_prob, entropy=jnp.zeros_like(log_prob))
+
+    params = {"body": jnp.ones((width, width)), "head": jnp.ones(width)}
+    rows = make_rows(queries * size)
+    batch = jax.tree.map(
+        lambda leaf: leaf.reshape(queries, size, *leaf.shape[1:]),
+        dataclasses.replace(rows, prompt=None),
+    )
+    batch = dataclasses.replace(batch, prompt=np.ones((queries, width), np.float32))
+    state = dataclasses.replace(make_state(SGD), params=params)
+    step = jax.jit(make_train_step(policy, SGD, loss_to_reference))
+    plain, kept = (
+        step.lower(state, batch, *more).cost_analysis()["flops"]
+        for more in ((), (params,))
+    )
+    assert 1.2 * plain < kept < 1.5 * plain
+
+
+# --- Frozen parameters ----------------------------------------------------------------
 
 
 def frozen_state(tx, mask):
