@@ -43,10 +43,12 @@ def make_model_policy(policy: PolicyConfig, env: EnvConfig) -> ModelPolicy:
     with as_usage_error(ValueError, OSError, ImportError, RuntimeError):
         from stepjax.models.qwen_vl.model import make_qwen_vl
         from stepjax.models.qwen_vl.packed import make_packed_evaluate
+        from stepjax.models.qwen_vl.tensor_files import Checkpoint
         from stepjax.models.qwen_vl.weights import load_params, read_config
 
         folder = Path(policy.checkpoint or "").expanduser()
         config = read_config(folder)
+        Checkpoint(folder, config)  # tensors that do not fit are named now, not later
         screen = SIM_SCREEN
         if env.backend != "sim":
             screen = (env.screen_width, env.screen_height)

@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.backends import PIXEL_BACKENDS, empty_prompt
 from experiments.config import ExperimentConfig
-from experiments.errors import UsageError
+from experiments.errors import UsageError, as_usage_error
 from stepjax.models.policy import Policy
 from stepjax.rollout.backend import Backend
 from stepjax.training.cloning import clone_policy
@@ -66,8 +66,8 @@ def warm_started_params(
       A parameter tree of host arrays.
 
     Raises:
-      UsageError: If `backend` has no demonstrations, or the cache's folder cannot be
-        written, which is tried first.
+      UsageError: If `backend` has no demonstrations, the cache's folder cannot be
+        written, which is tried first, or the policy's checkpoint cannot be read.
     """
     if not isinstance(backend, Demonstrator):
         raise UsageError(
@@ -79,7 +79,8 @@ def warm_started_params(
 
     def begin() -> Any:
         if policy.load is not None:
-            return policy.load()
+            with as_usage_error(ValueError, OSError):
+                return policy.load()
         return jax.jit(policy.init)(init_key, _rows_of(empty_prompt(config)))
 
     if not settings.steps:

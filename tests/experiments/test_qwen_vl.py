@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,6 +100,20 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 
     policy = PolicyConfig(name="qwen-vl", checkpoint=tmp_path)
     with pytest.raises(UsageError, match=r"config\.json"):
+        make_model_policy(policy, EnvConfig())
+
+
+def test_tensors_that_do_not_fit_are_named_before_anything_starts(checkpoint, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    from experiments.model_setup import make_model_policy
+
+    shutil.copytree(checkpoint, tmp_path / "bad")
+    tensors = load_file(checkpoint / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, tmp_path / "bad" / "model.safetensors")
+    policy = PolicyConfig(name="qwen-vl", checkpoint=tmp_path / "bad")
+    with pytest.raises(UsageError, match=r"lacks tensors of qwen2_5_vl: model\.norm"):
         make_model_policy(policy, EnvConfig())
 
 

@@ -87,6 +87,23 @@ def test_a_cache_takes_whole_files_only(config, backend, monkeypatch):
     assert not list(config.warm_start.cache_dir.iterdir())
 
 
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_checkpoint_that_cannot_be_read_is_one_line(
+    config, backend, monkeypatch, steps
+):
+    def load(**_):
+        raise ValueError("load_params: model lacks tensors.")
+
+    tokens = np.zeros((4, 3), np.int32)
+    monkeypatch.setattr(backend, "demonstrations", lambda *_: (None, tokens))
+    policy = dataclasses.replace(make_policy(config.policy), load=load)
+    settings = dataclasses.replace(config.warm_start, steps=steps)
+    with pytest.raises(UsageError, match="lacks tensors"):
+        warm_started_params(
+            dataclasses.replace(config, warm_start=settings), backend, policy
+        )
+
+
 def test_a_backend_that_cannot_demonstrate_is_one_line(config):
     class Mute:
         name = "mute"
