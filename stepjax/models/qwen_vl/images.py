@@ -238,35 +238,52 @@ def to_patches(
     return repeated.reshape(rows * columns, -1), (rows, columns)
 
 
-def read_image_settings(folder: str | Path) -> ImageSettings:
-    """The settings a Hugging Face folder asks for.
-
-    Args:
-      folder: Of a checkpoint. Without a `preprocessor_config.json` the defaults hold.
-
-    Returns:
-      The settings.
-
-    Raises:
-      ValueError: If the file cannot be read or holds something else.
-    """
-    path = Path(folder) / "preprocessor_config.json"
+def _read_object(path: Path) -> dict[str, Any]:
+    """The object in a file; empty where there is no file."""
     if not path.is_file():
-        return ImageSettings()
+        return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}.") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold an object, got {type(found).__name__}.")
+    return found
+
+
+def read_image_settings(folder: str | Path) -> ImageSettings:
+    """The settings a Hugging Face folder asks for.
+
+    They stand under "image_processor" in `processor_config.json`, where transformers 5
+    writes them, or in `preprocessor_config.json`; in both, the first counts, as there.
+
+    Args:
+      folder: Of a checkpoint. Where neither file has them the defaults hold.
+
+    Returns:
+      The settings.
+
+    Raises:
+      ValueError: If a file cannot be read or holds something else.
+    """
+    path = Path(folder) / "processor_config.json"
+    found = _read_object(path).get("image_processor")
+    if found is None:
+        path = Path(folder) / "preprocessor_config.json"
+        found = _read_object(path)
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path}: image_processor must be an object, got {type(found).__name__}."
+        )
     size = found.get("size")
     size = size if isinstance(size, dict) else {}
     wanted: dict[str, Any] = {
-        "min_pixels": found.get("min_pixels") or size.get("shortest_edge"),
-        "max_pixels": found.get("max_pixels") or size.get("longest_edge"),
         "mean": found.get("image_mean"),
         "std": found.get("image_std"),
     }
+    for name, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        places = (found.get(name), size.get(edge), size.get(name))
+        wanted[name] = next((one for one in places if one is not None), None)
     for name in ("patch_size", "merge_size", "temporal_patch_size"):
         wanted[name] = found.get(name)
     given = {name: value for name, value in wanted.items() if value is not None}

@@ -125,6 +125,41 @@ def test_settings_come_from_the_folder(tmp_path):
     found = read_image_settings(tmp_path)
     assert (found.min_pixels, found.max_pixels) == (784, 12_845_056)
     assert found.mean == (0.0, 0.5, 1.0)
+    path.write_text(json.dumps({"size": {"min_pixels": 785, "max_pixels": 9998}}))
+    found = read_image_settings(tmp_path)
+    assert (found.min_pixels, found.max_pixels) == (785, 9998)
+
+
+def test_settings_nested_in_the_processors_file_count_most(tmp_path):
+    """As transformers 5 writes and reads them."""
+    path = tmp_path / "processor_config.json"
+    size = {"shortest_edge": 784, "longest_edge": 100_352}
+    nested = {"image_processor_type": "Qwen2VLImageProcessor", "size": size}
+    path.write_text(json.dumps({"image_processor": nested, "processor_class": "Qwen"}))
+    (tmp_path / "preprocessor_config.json").write_text('{"max_pixels": 9999}')
+    found = read_image_settings(tmp_path)
+    assert (found.min_pixels, found.max_pixels) == (784, 100_352)
+    path.write_text('{"processor_class": "Qwen2VLProcessor"}')
+    assert read_image_settings(tmp_path).max_pixels == 9999
+    for broken in ("{", "[]", '{"image_processor": 5}'):
+        path.write_text(broken)
+        with pytest.raises(ValueError, match=r"/processor_config\.json") as caught:
+            read_image_settings(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_transformers_saves_is_read(processor, tmp_path):
+    theirs = processor.Qwen2VLImageProcessorPil(
+        min_pixels=56 * 56, max_pixels=400 * 28 * 28
+    )
+    wanted = ImageSettings(min_pixels=56 * 56, max_pixels=400 * 28 * 28)
+    theirs.save_pretrained(tmp_path)
+    assert read_image_settings(tmp_path) == wanted
+    saved = tmp_path / "preprocessor_config.json"
+    nested = {"image_processor": json.loads(saved.read_text())}
+    saved.unlink()
+    (tmp_path / "processor_config.json").write_text(json.dumps(nested))
+    assert read_image_settings(tmp_path) == wanted
 
 
 @pytest.mark.parametrize(
