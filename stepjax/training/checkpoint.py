@@ -4,10 +4,15 @@ All of Orbax's API is used here and nowhere else. A checkpoint holds the train s
 JSON of the caller's, and for every array its shape, dtype and a checksum, computed on
 the devices and independent of the mesh. Restoring compares them, so that a damaged
 file, whatever the storage layer makes of it, cannot pass for a checkpoint.
+
+Of several processes each reads its own parts, and no read waits for another process.
+Only then do they tell each other how it went: a file that one of them cannot read is
+damage to all, and none is left alone in a collective.
 """
 
 import contextlib
 import dataclasses
+import json
 import math
 import os
 import pathlib
@@ -45,7 +50,8 @@ class RestoredCheckpoint:
       metadata: The JSON saved with it.
       step: Name of the checkpoint: the round it was saved after.
       skipped: Newer checkpoints that could not be read, newest first, each with a
-        one-line reason. They were renamed to "<step>.unreadable".
+        one-line reason, which names the process if there are several. They were
+        renamed to "<step>.unreadable".
     """
 
     state: TrainState
@@ -134,8 +140,9 @@ def restore_checkpoint(
 ) -> RestoredCheckpoint | None:
     """The newest checkpoint that reads back whole, or None in an empty directory.
 
-    Checkpoints newer than it are damaged; they are renamed to "<step>.unreadable",
-    because Orbax would refuse to save their rounds again.
+    All processes call it together and use the same one. Checkpoints newer than it are
+    damaged; they are renamed to "<step>.unreadable", because Orbax would refuse to save
+    their rounds again.
 
     Args:
       manager: From `open_checkpoints`.
@@ -160,22 +167,20 @@ def _restore_newest(
     manager: ocp.CheckpointManager, target: TrainState
 ) -> RestoredCheckpoint | None:
     skipped: list[tuple[int, str]] = []
-    for step in _steps_on_disk(manager):
-        try:
-            state, metadata = _read(manager, step, target)
-        except (MemoryError, _MismatchError):
-            raise
-        # Damage surfaces as whatever the storage layers raise: OSError, ValueError,
-        # KeyError, JSON and TensorStore errors. The reason is reported.
-        except Exception as error:
-            if "RESOURCE_EXHAUSTED" in str(error):
-                raise
-            skipped.append((step, _one_line(error)))
-            continue
-        _set_aside(manager, [step for step, _ in skipped])
-        return RestoredCheckpoint(
-            state=state, metadata=metadata, step=step, skipped=skipped
-        )
+    # Process 0 says which there are: a shared folder's news may reach others late.
+    for step in json.loads(_gather_text(json.dumps(_steps_on_disk(manager)))[0]):
+        found, error = _try_to_read(manager, step, target)
+        reason = _agree(step, error)
+        if found is not None and reason is None:
+            state, metadata, leaves = found
+            described = _describe(state, _checksums(state))
+            reason = _agree(step, _find_damage(described, leaves))
+            if reason is None:
+                _set_aside(manager, [step for step, _ in skipped])
+                return RestoredCheckpoint(
+                    state=state, metadata=metadata, step=step, skipped=skipped
+                )
+        skipped.append((step, str(reason)))
     if skipped:
         reasons = "; ".join(f"{step}: {reason}" for step, reason in skipped)
         raise CheckpointError(
@@ -209,28 +214,91 @@ class _MismatchError(ValueError):
     """A sound checkpoint of something else."""
 
 
-def _read(
+_Found = tuple[TrainState, dict[str, Any], dict[str, Any]]
+"""State, the caller's JSON, and what `_describe` said when both were saved."""
+
+
+def _try_to_read(
     manager: ocp.CheckpointManager, step: int, target: TrainState
-) -> tuple[TrainState, dict[str, Any]]:
-    directory = pathlib.Path(os.fspath(manager.directory)) / str(step)
+) -> tuple[_Found | None, Exception | None]:
+    """What this process reads, or what kept it from it."""
+    try:
+        return _read(manager, step, target), None
+    # Damage surfaces as whatever the storage layers raise: OSError, ValueError,
+    # KeyError, JSON and TensorStore errors. The reason is reported.
+    except Exception as error:
+        return None, error
+
+
+def _read(manager: ocp.CheckpointManager, step: int, target: TrainState) -> _Found:
+    """This process's parts; `CheckpointManager.restore` would wait for the others."""
+    directory = manager.directory / str(step)
     if not directory.is_dir() or step not in manager.all_steps():
         raise OSError("the checkpoint was not completed")
-    meta = manager.restore(
-        step,
-        args=ocp.args.Composite(meta=ocp.args.JsonRestore()),  # pyright: ignore
-    )["meta"]
+    meta = ocp.JsonCheckpointHandler().restore(directory / "meta")
     metadata, leaves = meta["metadata"], meta["leaves"]
     _compare(step, leaves, _describe(target, None))
-    state = manager.restore(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(target)  # pyright: ignore
-        ),
-    )["state"]
-    for name, leaf in _describe(state, _checksums(state)).items():
+    state = ocp.StandardCheckpointHandler().restore(
+        directory / "state",
+        args=ocp.args.StandardRestore(target),  # pyright: ignore
+    )
+    return state, metadata, leaves
+
+
+def _find_damage(described: dict[str, Any], leaves: dict[str, Any]) -> Exception | None:
+    for name, leaf in described.items():
         if leaf != leaves[name]:
-            raise OSError(f"the data of {name} is damaged (checksum)")
-    return state, metadata
+            return OSError(f"the data of {name} is damaged (checksum)")
+    return None
+
+
+def _agree(step: int, error: Exception | None) -> str | None:
+    """Why no process uses a checkpoint, None if all can.
+
+    Args:
+      step: Of the checkpoint.
+      error: What this process found wrong with it, None for nothing.
+
+    Returns:
+      The first process's reason, the same text on all.
+
+    Raises:
+      Exception: `error` itself if it is not about damage.
+      RuntimeError: If another process has such an error.
+    """
+    ends = error is not None and not _is_damage(error)
+    own = None if error is None else _one_line(error)
+    told = _gather_text(json.dumps([ends, own]))
+    if ends and error is not None:
+        raise error
+    skip = None
+    for index, (at_end, reason) in enumerate(map(json.loads, told)):
+        named = reason if len(told) == 1 else f"process {index}: {reason}"
+        if at_end:
+            raise RuntimeError(f"checkpoint {step} was not restored: {named}")
+        if skip is None and reason is not None:
+            skip = named
+    return skip
+
+
+def _is_damage(error: Exception) -> bool:
+    if isinstance(error, MemoryError | _MismatchError):
+        return False
+    return "RESOURCE_EXHAUSTED" not in str(error)
+
+
+def _gather_text(text: str) -> list[str]:
+    """What every process passes, in order of processes; all call it together."""
+    if jax.process_count() == 1:
+        return [text]
+    data = np.frombuffer(text.encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(len(data)))
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: len(data)] = data
+    rows = multihost_utils.process_allgather(padded)
+    return [
+        row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)
+    ]
 
 
 def _compare(step: int, saved: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from stepjax.batching import pack_steps
+from stepjax.training import checkpoint
 from stepjax.training.checkpoint import (
     CheckpointError,
     open_checkpoints,
@@ -281,6 +282,30 @@ def test_another_model_is_a_mismatch_not_damage(three_saves):
         with pytest.raises(ValueError, match=r"nothing for params/new"):
             restore_checkpoint(manager, extra)
         assert sorted(manager.all_steps()) == [1, 2, 3]
+
+
+def test_a_collective_that_fails_is_not_damage(three_saves, monkeypatch):
+    def fail(state):
+        raise RuntimeError("Gloo timed out")
+
+    directory, _ = three_saves
+    monkeypatch.setattr(checkpoint, "_checksums", fail)
+    with open_checkpoints(directory, max_to_keep=3) as manager:
+        with pytest.raises(RuntimeError, match="^Gloo timed out$"):
+            restore_checkpoint(manager, like(make_mesh(2, 2, 2)))
+    assert not list(directory.glob("*.unreadable"))
+
+
+def test_a_process_without_memory_is_not_damage(three_saves, monkeypatch):
+    told = json.dumps([True, "MemoryError: no message"])
+    directory, _ = three_saves
+    monkeypatch.setattr(checkpoint, "_gather_text", lambda text: [text, told])
+    with open_checkpoints(directory, max_to_keep=3) as manager:
+        with pytest.raises(
+            RuntimeError, match="checkpoint 3 was not restored: process 1: MemoryError"
+        ):
+            restore_checkpoint(manager, like(make_mesh(2, 2, 2)))
+    assert not list(directory.glob("*.unreadable"))
 
 
 def test_bad_arguments(tmp_path):
