@@ -19,10 +19,12 @@ from stepjax.envs.grammars.ui_tars_mobile import (
     format_ui_tars_mobile,
     parse_ui_tars_mobile,
 )
-from stepjax.models.qwen_vl.images import read_image_settings
+from stepjax.models.qwen_vl.dimensions import QwenVLConfig
+from stepjax.models.qwen_vl.images import ImageSettings, read_image_settings
 from stepjax.models.qwen_vl.prompt import VLPrompt
 from stepjax.models.qwen_vl.tokens import STRUCTURE, load_tokenizer
 from stepjax.models.qwen_vl.ui_tars_prompt import MOBILE_WORDING, Turn, UITarsPrompts
+from stepjax.models.qwen_vl.vision import IMAGE_MEAN, IMAGE_STD
 from stepjax.models.qwen_vl.weights import read_config
 
 __all__ = ["VLCodec", "vl_codec_for"]
@@ -206,10 +208,12 @@ def vl_codec_for(
       The codec.
 
     Raises:
-      ValueError: If a file is missing or broken, they do not belong together, or a
-        number is out of range.
+      ValueError: If a file is missing or broken, they do not belong together, pictures
+        are prepared in a way that the vision tower does not know, or a number is out of
+        range.
     """
-    settings = read_image_settings(folder)
+    config, settings = read_config(folder), read_image_settings(folder)
+    _check_pictures(folder, settings, config)
     if max_pixels is not None:
         least = min(settings.min_pixels, max_pixels)
         settings = dataclasses.replace(
@@ -219,7 +223,7 @@ def vl_codec_for(
         options = {"wording": MOBILE_WORDING} | options
     tall, wide = settings.size_of(height, width)
     prompts = UITarsPrompts(
-        config=read_config(folder),
+        config=config,
         tokenizer=load_tokenizer(folder),
         height=tall,
         width=wide,
@@ -231,6 +235,30 @@ def vl_codec_for(
     return VLCodec(
         prompts=prompts, num_tokens=num_tokens, prefix=prefix, mobile=mobile, stop=stop
     )
+
+
+def _check_pictures(
+    folder: str | Path, settings: ImageSettings, config: QwenVLConfig
+) -> None:
+    """Raise unless the folder asks for the pictures that the tower is shown."""
+    vision = config.vision
+    for name, asked, known in (
+        ("image_mean", settings.mean, IMAGE_MEAN),
+        ("image_std", settings.std, IMAGE_STD),
+        ("patch_size", settings.patch_size, vision.patch_size),
+        ("merge_size", settings.merge_size, vision.merge_size),
+        (
+            "temporal_patch_size",
+            settings.temporal_patch_size,
+            vision.temporal_patch_size,
+        ),
+    ):
+        if not np.allclose(asked, known, rtol=0, atol=1e-6):
+            raise ValueError(
+                f"vl_codec_for: {name} of the image processor in {folder} must be "
+                f"{known}, as the vision tower has it, got {asked}; take all files of "
+                "the folder from one model."
+            )
 
 
 def _length_for(prompts: UITarsPrompts, num_tokens: int) -> int:

@@ -1,6 +1,7 @@
 """Prompts of UI-TARS models and the way from responses to actions and back."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -367,6 +368,24 @@ def test_the_oldest_turns_go_where_not_all_fit(codec):
 def test_bad_settings_are_named(codec, changes, message):
     with pytest.raises(ValueError, match=message):
         _with(codec, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_mean", [0.5, 0.5, 0.5]),
+        ("image_std", [0.5, 0.5, 0.5]),
+        ("patch_size", 16),
+        ("merge_size", 1),
+        ("temporal_patch_size", 1),
+    ],
+)
+def test_pictures_that_the_tower_does_not_know_are_named(tmp_path, name, value):
+    make_tiny_checkpoint(tmp_path, "qwen2_5_vl")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({name: value}))
+    with pytest.raises(ValueError, match=rf"{name} .* must be .*got [(\d]") as caught:
+        vl_codec_for(tmp_path, height=60, width=100)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_template_without_pictures_is_refused(codec, tmp_path):
