@@ -60,27 +60,8 @@ def group_rows(
     Raises:
       ValueError: If `group_size` is below 2 or `prompt_id` has another length.
     """
-    size = np.shape(rows.weight)[0]
-    ids = np.asarray(prompt_id)
-    if group_size < 2:
-        raise ValueError(f"group_size must be at least 2, got {group_size}.")
-    if ids.shape != (size,):
-        raise ValueError(
-            f"prompt_id must have shape ({size},), one number a row, got {ids.shape}."
-        )
-    order = np.argsort(ids, kind="stable")
-    runs = np.split(order, np.flatnonzero(np.diff(ids[order])) + 1) if size else []
-    chunks = [
-        run[start : start + group_size]
-        for run in runs
-        for start in range(0, len(run), group_size)
-    ]
-    alone = np.sort(np.array([c[0] for c in chunks if len(c) == 1], np.int64))
-    members = np.zeros((sum(len(c) > 1 for c in chunks), group_size), np.int64)
-    live = np.zeros(members.shape, bool)
-    for row, chunk in enumerate(c for c in chunks if len(c) > 1):
-        members[row], live[row, : len(chunk)] = chunk[0], True
-        members[row, : len(chunk)] = chunk
+    ids = _checked_ids(rows, prompt_id, group_size)
+    alone, members, live = _side_by_side(ids, group_size)
     return take_rows(rows, alone), _gather(rows, members, live)
 
 
@@ -93,9 +74,13 @@ def pack_groups(
     pad_to: tuple[int | Sequence[int], int | Sequence[int]],
     prompt_id: Any = None,
     micro_batch_size: int | None = None,
-    num_updates: int | None = None,
 ) -> list[tuple[StepBatch, StepBatch]]:
-    """Batches of two parts, for updates of almost equal size.
+    """Batches of two parts, for k = ceil(n / rows_per_update) updates of equal size.
+
+    Groups and single rows are shuffled and laid in a line, groups at equal distances,
+    and the line is cut into k parts that differ by one row at most. A cut may go
+    through a group, whose prompt is then read twice (k - 1 cuts): updates of whole
+    groups could be tiny, or larger than asked for.
 
     The train step takes such a pair as one batch: it adds up both and divides once. A
     part with nothing in it holds padding, which the train step skips, so that a run
@@ -104,41 +89,87 @@ def pack_groups(
     Args:
       rows: n step samples.
       seed: Decides the shuffle; an int, or ints such as (seed, round).
-      rows_per_update: Rows of an update to aim at.
+      rows_per_update: Most rows of one update.
       group_size: Places of a group, G.
       pad_to: Bucket sizes of single rows, and of groups.
       prompt_id: [n] int, or None for `prompt_ids(rows)`.
       micro_batch_size: The train step's, if it cuts batches.
-      num_updates: Updates to make; None for ceil(n / rows_per_update). Processes that
-        hold different rows agree on one number and pass it.
 
     Returns:
       Pairs of a batch [S] and a grouped batch [Q, G], numpy; none if there are no rows.
 
     Raises:
-      ValueError: If a part fits no bucket, or a number is below 1.
+      ValueError: If a part fits no bucket, `rows_per_update` is below 1, or as
+        `group_rows`.
     """
-    for name, value in (("rows_per_update", rows_per_update), ("updates", num_updates)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+    if rows_per_update < 1:
+        raise ValueError(f"rows_per_update must be at least 1, got {rows_per_update}.")
     size = np.shape(rows.weight)[0]
     if not size:
         return []
     ids = prompt_ids(rows) if prompt_id is None else prompt_id
-    alone, groups = group_rows(rows, ids, group_size=group_size)
-    count = num_updates or math.ceil(size / rows_per_update)
+    ids = _checked_ids(rows, ids, group_size)
+    line, count = _line(ids, group_size, seed), math.ceil(size / rows_per_update)
+    pairs = []
+    for part in np.array_split(line, count):
+        alone, members, live = _side_by_side(ids[part], group_size)
+        # Padding of a part without rows is made of the first row there is.
+        single = take_rows(rows, part[alone] if len(alone) else part[:1])
+        if len(members):
+            grouped = _gather(rows, part[members], live)
+        else:
+            grouped = _nobody(rows, group_size)
+        pairs.append(
+            (
+                pad_rows(single, np.arange(len(alone)), pad_to[0], micro_batch_size),
+                pad_rows(grouped, np.arange(len(members)), pad_to[1], micro_batch_size),
+            )
+        )
+    return pairs
+
+
+def _checked_ids(rows: StepBatch, prompt_id: Any, group_size: int) -> np.ndarray:
+    size, ids = np.shape(rows.weight)[0], np.asarray(prompt_id)
+    if group_size < 2:
+        raise ValueError(f"group_size must be at least 2, got {group_size}.")
+    if ids.shape != (size,):
+        raise ValueError(
+            f"prompt_id must have shape ({size},), one number a row, got {ids.shape}."
+        )
+    return ids
+
+
+def _line(ids: np.ndarray, group_size: int, seed: Seed) -> np.ndarray:
+    """[n] int: all rows, shuffled; members of a group next to each other."""
     rng = np.random.default_rng(seed)
-    parts = []
-    for part, buckets in zip((alone, groups), pad_to, strict=True):
-        total = np.shape(part.weight)[0]
-        shares = np.array_split(rng.permutation(total), count)
-        if not total:
-            # Nothing to repeat here: padding is made of the first row there is.
-            part = _filler(rows, group_size if part is groups else None)
-        padded = [pad_rows(part, s, buckets, micro_batch_size) for s in shares]
-        # The longer shares of groups go where the shorter ones of rows went.
-        parts.append(padded if part is not groups else padded[::-1])
-    return list(zip(*parts, strict=True))
+    alone, members, live = _side_by_side(ids, group_size)
+    chunks, where = [], []
+    groups = [row[there] for row, there in zip(members, live, strict=True)]
+    for kind in (alone[:, None], groups):
+        chunks += [kind[at] for at in rng.permutation(len(kind))]
+        where.append((np.arange(len(kind)) + 0.5) / max(1, len(kind)))
+    order = np.argsort(np.concatenate(where), kind="stable")
+    return np.concatenate([chunks[at] for at in order])
+
+
+def _side_by_side(
+    ids: np.ndarray, group_size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows that are alone [n], the others in groups [Q, G], and where there is one."""
+    order = np.argsort(ids, kind="stable")
+    runs = np.split(order, np.flatnonzero(np.diff(ids[order])) + 1) if len(ids) else []
+    chunks = [
+        run[start : start + group_size]
+        for run in runs
+        for start in range(0, len(run), group_size)
+    ]
+    alone = np.sort(np.array([c[0] for c in chunks if len(c) == 1], np.int64))
+    members = np.zeros((sum(len(c) > 1 for c in chunks), group_size), np.int64)
+    live = np.zeros(members.shape, bool)
+    for row, chunk in enumerate(c for c in chunks if len(c) > 1):
+        members[row], live[row, : len(chunk)] = chunk[0], True
+        members[row, : len(chunk)] = chunk
+    return alone, members, live
 
 
 def _gather(rows: StepBatch, members: np.ndarray, live: np.ndarray) -> StepBatch:
@@ -154,9 +185,7 @@ def _gather(rows: StepBatch, members: np.ndarray, live: np.ndarray) -> StepBatch
     )
 
 
-def _filler(rows: StepBatch, group_size: int | None) -> StepBatch:
-    """One row, or one group, of padding."""
-    if group_size is None:
-        return take_rows(rows, np.zeros(1, np.int64))
+def _nobody(rows: StepBatch, group_size: int) -> StepBatch:
+    """One group without members."""
     members = np.zeros((1, group_size), np.int64)
     return _gather(rows, members, np.zeros(members.shape, bool))

@@ -133,7 +133,9 @@ def test_pack_groups_is_fair_and_compiles_once():
     assert len(updates) == 4
     sizes = [sum(int((part.weight > 0).sum()) for part in pair) for pair in updates]
     assert sum(sizes) == 80
-    assert max(sizes) - min(sizes) <= GROUP
+    assert max(sizes) - min(sizes) <= 1
+    whole = [int((pair[1].weight > 0).all(axis=1).sum()) for pair in updates]
+    assert min(whole) >= 1  # groups are in all updates, most of them whole
     only_alone = pack_groups(make_rows(16), seed=1, micro_batch_size=4, **options)
     step = jax.jit(make_train_step(any_policy, SGD, loss_fn, micro_batch_size=4))
     state, _ = step(make_state(SGD), updates[0])
@@ -142,9 +144,29 @@ def test_pack_groups_is_fair_and_compiles_once():
         state, metrics = step(state, pair)
         assert float(metrics["updates"]) == 1
     assert counter.count == 0
-    fixed = pack_groups(rows, seed=1, num_updates=6, **options)
-    assert len(fixed) == 6
     assert pack_groups(take_rows(rows, []), seed=0, **options) == []
+
+
+def test_no_update_is_tiny_or_larger_than_asked_for():
+    rows = make_rows(33)
+    of = np.repeat([0, 1, 2], [16, 16, 1])
+    rows = dataclasses.replace(
+        rows, prompt=jax.tree.map(lambda leaf: leaf[of], rows.prompt)
+    )
+    options = {"rows_per_update": 16, "group_size": 16, "pad_to": (16, 8)}
+    updates, again = (pack_groups(rows, seed=(3, 1), **options) for _ in range(2))
+    assert_identical(updates, again)
+    parts = [part for pair in updates for part in pair]
+    sizes = [int((part.weight > 0).sum()) for part in parts]
+    assert [a + b for a, b in zip(sizes[::2], sizes[1::2], strict=True)] == [11] * 3
+    found = np.concatenate([part.advantage[part.weight > 0] for part in parts])
+    np.testing.assert_array_equal(np.sort(found), np.sort(rows.advantage))
+    reads = sum(int((part.weight > 0).any(axis=1).sum()) for part in parts[1::2])
+    reads += sum(sizes[::2])
+    assert reads <= 3 + 2  # a prompt more for each cut
+    for size in (1, 16, 17, 32):
+        some = pack_groups(take_rows(rows, np.arange(size)), seed=0, **options)
+        assert len(some) == -(-size // 16)
 
 
 def test_garbage_in_empty_places_is_invisible():
