@@ -126,6 +126,24 @@ def _text_from_hf(values: Mapping[str, Any], tied: bool) -> TextConfig:
     )
 
 
+def _tied(values: Mapping[str, Any]) -> bool:
+    """Whether the head is the embedding table; false where nothing is said."""
+    name = "tie_word_embeddings"
+    places = (values, values.get("text_config") or {})
+    said = [place[name] for place in places if place.get(name) is not None]
+    for one in said:
+        _require(
+            isinstance(one, bool),
+            f"config_from_hf: {name} must be true or false, got {one!r}.",
+        )
+    _require(
+        len(set(said)) < 2,
+        f"config_from_hf: {name} must be the same at the top and in text_config, got "
+        f"{said}; set both to what the model was trained with.",
+    )
+    return any(said)
+
+
 def config_from_hf(values: Mapping[str, Any]) -> QwenVLConfig:
     """A configuration from the contents of a Hugging Face config.json.
 
@@ -154,7 +172,6 @@ def config_from_hf(values: Mapping[str, Any]) -> QwenVLConfig:
         "config_from_hf: config.json lacks 'vision_config'.",
     )
     text = {**values, **(values.get("text_config") or {})}
-    tied = bool(text.get("tie_word_embeddings") or values.get("tie_word_embeddings"))
     tokens = {}
     for field in dataclasses.fields(QwenVLConfig):
         if field.name.endswith("_token_id"):
@@ -165,7 +182,7 @@ def config_from_hf(values: Mapping[str, Any]) -> QwenVLConfig:
     return QwenVLConfig(
         architecture=str(architecture),
         vision=_vision_from_hf(values["vision_config"], str(architecture)),
-        text=_text_from_hf(text, tied),
+        text=_text_from_hf(text, _tied(values)),
         **tokens,
     )
 

@@ -31,6 +31,8 @@ _SPELLINGS = (
     ("model.visual.", "visual."),
 )
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+_HEAD = "lm_head.weight"
+_ROWS_COMPARED = 32
 _SHOWN = 3
 _HOW = "load_params"
 
@@ -71,7 +73,7 @@ class Checkpoint:
     bytes_read: int
 
     def __init__(self, folder: str | Path, config: QwenVLConfig):
-        """Open a folder; no tensor is read yet.
+        """Open a folder; of tensors only some rows of a tied head are read yet.
 
         Args:
           folder: With `*.safetensors`.
@@ -79,7 +81,8 @@ class Checkpoint:
 
         Raises:
           ValueError: If a tensor is missing, not part of the model, or of another
-            shape or type; if a file is missing or broken.
+            shape or type; if the head is tied, but the file holds another one; if a
+            file is missing or broken.
           ImportError: If safetensors is not installed.
         """
         self.config = config
@@ -116,7 +119,7 @@ class Checkpoint:
         """Raise unless the tensors are those of the model."""
         expected = stored_shapes(self.config)
         missing = [name for name in expected if name not in self._where]
-        known = {*expected, "lm_head.weight"}
+        known = {*expected, _HEAD}
         extra = [
             name
             for name in self._where
@@ -142,6 +145,29 @@ class Checkpoint:
         ):
             if wrong:
                 raise ValueError(f"{_HOW}: {folder} {what}: {_some(wrong)}.")
+        if self.config.text.tie_word_embeddings and _HEAD in self._where:
+            self._check_tied_head(folder)
+
+    def _check_tied_head(self, folder: Path) -> None:
+        """Raise if a head that would not be read is not the embedding table."""
+        handle, stored = self._where["model.embed_tokens.weight"]
+        table = handle.get_slice(stored)
+        handle, stored = self._where[_HEAD]
+        head = handle.get_slice(stored)
+        count = table.get_shape()[0]
+        same = head.get_shape() == table.get_shape() and all(
+            np.array_equal(
+                head[row : row + 1].astype(np.float32),
+                table[row : row + 1].astype(np.float32),
+            )
+            for row in range(0, count, -(-count // _ROWS_COMPARED))
+        )
+        if not same:
+            raise ValueError(
+                f"{_HOW}: {folder} holds {_HEAD}, which differs from the embedding "
+                "table, but config.json says tie_word_embeddings: true; say false if "
+                "the model was trained with a head of its own, or remove the tensor."
+            )
 
     def read(self, entry: Entry, layer: int, index: tuple[slice, ...]) -> np.ndarray:
         """A slice of one layer of a parameter.

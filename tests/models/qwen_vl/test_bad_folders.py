@@ -92,6 +92,22 @@ def test_buffers_and_a_tied_head_in_the_file_do_no_harm(folder, params, tmp_path
     _same(load_params(_edit(folder, tmp_path / "more", change)), params)
 
 
+def test_a_head_of_its_own_is_not_dropped_where_it_should_be_tied(tmp_path):
+    def trained(tensors):
+        head = tensors["model.embed_tokens.weight"].copy()
+        tensors["lm_head.weight"] = head + np.float32(1e-3)
+
+    def shorter(tensors):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"][:-1].copy()
+
+    make_tiny_checkpoint(tmp_path / "good", "qwen2_vl")  # says that it is tied
+    for number, change in enumerate((trained, shorter)):
+        bad = _edit(tmp_path / "good", tmp_path / f"bad{number}", change)
+        with pytest.raises(ValueError, match="lm_head.weight, which differs") as caught:
+            load_params(bad)
+        assert "\n" not in str(caught.value)
+
+
 def _break(path, what):
     """Damage a folder the way disks, downloads and mistakes do."""
     weights, config = path / "model.safetensors", path / "config.json"

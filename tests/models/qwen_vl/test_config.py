@@ -224,6 +224,14 @@ def test_what_is_left_out_is_what_transformers_takes(kind):
     assert config_from_hf(theirs.to_dict()) == config_from_hf(values)
 
 
+@pytest.mark.parametrize("said", [True, False])
+def test_a_tied_head_may_be_said_in_either_place(said):
+    for top, nested in ((said, None), (None, said), (said, said)):
+        values = changed(tie_word_embeddings=top)
+        values["text_config"] = {"tie_word_embeddings": nested}
+        assert config_from_hf(values).text.tie_word_embeddings == said
+
+
 @pytest.mark.parametrize("name", ["vocab_size", "num_hidden_layers", "hidden_size"])
 def test_a_missing_size_of_the_decoder_is_named(name):
     values = saved("qwen2_vl", TOWER)
@@ -255,6 +263,11 @@ def changed(**values):
         (changed(hidden_size=62), "hidden_size must be a multiple of num_heads"),
         (changed(vocab_size=100), "must be in 0..99"),
         (changed(hidden_act="gelu"), "hidden_act must be 'silu'"),
+        (changed(tie_word_embeddings="no"), "must be true or false, got 'no'"),
+        (
+            changed(text_config={"tie_word_embeddings": True}),
+            r"tie_word_embeddings must be the same .*got \[False, True\]",
+        ),
         (changed(num_hidden_layers=2.0), "num_hidden_layers must be .* got 2.0"),
         (changed(vocab_size=True), "vocab_size must be a whole number, got True"),
         (changed(image_token_id=5.5), "image_token_id must be a whole number, got 5.5"),
