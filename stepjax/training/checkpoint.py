@@ -5,9 +5,9 @@ JSON of the caller's, and for every array its shape, dtype and a checksum, compu
 the devices and independent of the mesh. Restoring compares them, so that a damaged
 file, whatever the storage layer makes of it, cannot pass for a checkpoint.
 
-Of several processes each reads its own parts, and no read waits for another process.
-Only then do they tell each other how it went: a file that one of them cannot read is
-damage to all, and none is left alone in a collective.
+Of several processes each reads its own parts and waits for nobody, then all agree: a
+file that one of them cannot read is damage to all, and none is left alone in a
+collective.
 """
 
 import contextlib
@@ -169,18 +169,15 @@ def _restore_newest(
     skipped: list[tuple[int, str]] = []
     # Process 0 says which there are: a shared folder's news may reach others late.
     for step in json.loads(_gather_text(json.dumps(_steps_on_disk(manager)))[0]):
-        found, error = _try_to_read(manager, step, target)
-        reason = _agree(step, error)
-        if found is not None and reason is None:
-            state, metadata, leaves = found
-            described = _describe(state, _checksums(state))
-            reason = _agree(step, _find_damage(described, leaves))
-            if reason is None:
-                _set_aside(manager, [step for step, _ in skipped])
-                return RestoredCheckpoint(
-                    state=state, metadata=metadata, step=step, skipped=skipped
-                )
-        skipped.append((step, str(reason)))
+        found = _read_everywhere(manager, step, target)
+        if isinstance(found, str):
+            skipped.append((step, found))
+            continue
+        state, metadata = found
+        _set_aside(manager, [step for step, _ in skipped])
+        return RestoredCheckpoint(
+            state=state, metadata=metadata, step=step, skipped=skipped
+        )
     if skipped:
         reasons = "; ".join(f"{step}: {reason}" for step, reason in skipped)
         raise CheckpointError(
@@ -218,6 +215,22 @@ _Found = tuple[TrainState, dict[str, Any], dict[str, Any]]
 """State, the caller's JSON, and what `_describe` said when both were saved."""
 
 
+def _read_everywhere(
+    manager: ocp.CheckpointManager, step: int, target: TrainState
+) -> tuple[TrainState, dict[str, Any]] | str:
+    """State and JSON, or why the checkpoint is damaged; the same on every process."""
+    found, error = _try_to_read(manager, step, target)
+    reason = _agree(step, error)
+    if found is None or reason is not None:
+        return str(reason)
+    state, metadata, leaves = found
+    sums = _describe(state, _checksums(state))
+    torn = [name for name in sums if sums[name] != leaves[name]]
+    damage = OSError(f"the data of {torn[0]} is damaged (checksum)") if torn else None
+    reason = _agree(step, damage)
+    return (state, metadata) if reason is None else reason
+
+
 def _try_to_read(
     manager: ocp.CheckpointManager, step: int, target: TrainState
 ) -> tuple[_Found | None, Exception | None]:
@@ -243,13 +256,6 @@ def _read(manager: ocp.CheckpointManager, step: int, target: TrainState) -> _Fou
         args=ocp.args.StandardRestore(target),  # pyright: ignore
     )
     return state, metadata, leaves
-
-
-def _find_damage(described: dict[str, Any], leaves: dict[str, Any]) -> Exception | None:
-    for name, leaf in described.items():
-        if leaf != leaves[name]:
-            return OSError(f"the data of {name} is damaged (checksum)")
-    return None
 
 
 def _agree(step: int, error: Exception | None) -> str | None:
@@ -282,9 +288,8 @@ def _agree(step: int, error: Exception | None) -> str | None:
 
 
 def _is_damage(error: Exception) -> bool:
-    if isinstance(error, MemoryError | _MismatchError):
-        return False
-    return "RESOURCE_EXHAUSTED" not in str(error)
+    other = isinstance(error, MemoryError | _MismatchError)
+    return not other and "RESOURCE_EXHAUSTED" not in str(error)
 
 
 def _gather_text(text: str) -> list[str]:
