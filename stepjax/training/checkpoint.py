@@ -6,8 +6,7 @@ the devices and independent of the mesh. Restoring compares them, so that a dama
 file, whatever the storage layer makes of it, cannot pass for a checkpoint.
 
 Of several processes each reads its own parts and waits for nobody, then all agree: a
-file that one of them cannot read is damage to all, and none is left alone in a
-collective.
+file that one of them cannot read is damage to all.
 """
 
 import contextlib
