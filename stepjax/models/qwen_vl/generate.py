@@ -137,7 +137,13 @@ def prefill(
     x = embed_prompt(model, params, prompt)
     cache = model.init_cache(size, max(capacity, length), x.dtype)
     hidden, cache = model.decode(
-        params, x, prompt.positions, prompt.segments, cache, fresh=True
+        params,
+        x,
+        prompt.positions,
+        prompt.segments,
+        cache,
+        layout=(length, 0),
+        fresh=True,
     )
     return hidden[:, -1], cache
 

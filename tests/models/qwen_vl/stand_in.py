@@ -85,8 +85,11 @@ class StandIn:
             length=jnp.int32(0),
         )
 
-    def decode(self, params, x, positions, segments, cache=None, *, fresh=False):
+    def decode(
+        self, params, x, positions, segments, cache=None, *, layout=None, fresh=False
+    ):
         size, count, _ = x.shape
+        assert layout in (None, (count, 0))  # there is no quicker way here
         assert not (fresh and cache is None)
         alone = cache is None
         cache = self.init_cache(size, count, x.dtype) if alone else cache

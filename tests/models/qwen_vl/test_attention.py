@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from stepjax.models.qwen_vl import attention
+from stepjax.models.qwen_vl.config import PRESETS
 from stepjax.models.qwen_vl.flash import flash_attend
+from stepjax.models.qwen_vl.generate import prefill
+from stepjax.models.qwen_vl.model import make_qwen_vl
+from stepjax.models.qwen_vl.prompt import VLPrompt
 
 
 @pytest.fixture
@@ -183,6 +187,28 @@ def test_the_tpu_kernel_step_by_step(layout, ordered):
         strict=True,
     ):
         np.testing.assert_allclose(mine, its, rtol=0, atol=1e-4)
+
+
+def test_prefill_takes_the_tpu_kernel(monkeypatch):
+    """Traced only: what the kernel computes for such a layout is compared above."""
+    layouts = []
+
+    def recorded(query, *_, layout, **__):
+        layouts.append(layout)
+        return query
+
+    monkeypatch.setattr(attention, "flash_attend", recorded)
+    model = make_qwen_vl(PRESETS["tiny-qwen2.5-vl"], attention="tpu_flash")
+    one = {"tokens": (300,), "positions": (3, 300), "segments": (300,)}
+    one |= {"next_position": (), "image_index": (300,)}
+    fields = {name: jnp.zeros((2, *shape), jnp.int32) for name, shape in one.items()}
+    prompt = VLPrompt(images=jnp.zeros((2, 0, 28, 28, 3), jnp.uint8), **fields)
+    for capacity in (300, 310):
+        fill = functools.partial(prefill, model, capacity=capacity)
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        hidden, cache = jax.eval_shape(fill, params, prompt)
+        assert hidden.shape[0] == 2 and cache.segments.shape == (2, capacity)
+    assert layouts == [(300, 0)] * 2  # layers are a loop, traced once
 
 
 @pytest.mark.slow

@@ -53,10 +53,12 @@ def requests():
 def expected(temperature=1.0):
     """The response of each request by itself: episode n, step n + 1."""
 
+    tree = params()  # not first under `jit`, which would keep tracers
+
     def run(prompt, keys):
         return generate(
             StandIn(),
-            params(),
+            tree,
             prompt,
             keys,
             temperature=temperature,
