@@ -182,6 +182,54 @@ def test_a_merged_export_is_the_adapted_model(base, tmp_path):
     assert float(jnp.abs(_logits(again) - _logits(base)).max()) > 1e-3
 
 
+def test_transformers_reads_a_merged_export(base, tmp_path):
+    """A picture and text through the adapted tower and decoder: the same logits."""
+    torch = pytest.importorskip("torch", reason="compares with transformers on torch")
+    transformers = pytest.importorskip(
+        "transformers", reason="compares with transformers"
+    )
+    pytest.importorskip("safetensors", reason="needs the extra vlm")
+    from stepjax.models.qwen_vl.export import save_params
+    from stepjax.models.qwen_vl.tables import rope_positions
+
+    lora = LoRA(config=CONFIG, rank=4, vision=True)
+    merged = lora.merge(base, _random(lora))
+    save_params(tmp_path / "merged", merged, CONFIG, dtype="float32")
+    theirs, report = transformers.AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "merged", dtype=torch.float32, output_loading_info=True
+    )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        assert not report[kind]
+
+    grid, count = (4, 6), 6  # patches down and across, and the tokens they become
+    shape = (grid[0] * grid[1], CONFIG.vision.patch_dim)
+    patches = np.random.default_rng(2).standard_normal(shape, np.float32)
+    shown = [CONFIG.image_token_id] * count
+    ends = (CONFIG.vision_start_token_id, CONFIG.vision_end_token_id)
+    tokens = np.array([[5, 9, ends[0], *shown, ends[1], 300, 7, 8]], np.int32)
+    visual = tokens == CONFIG.image_token_id
+    given = torch.from_numpy(tokens.astype(np.int64))
+    with torch.no_grad():
+        expected = theirs.eval()(
+            input_ids=given,
+            pixel_values=torch.from_numpy(patches),
+            image_grid_thw=torch.tensor([(1, *grid)]),
+            mm_token_type_ids=torch.from_numpy(visual.astype(np.int32)),
+        ).logits.numpy()
+
+    @jax.jit
+    def logits(params):
+        seen = MODEL.see_patches(params, patches, [grid])[None]
+        index = jnp.where(visual, jnp.cumsum(visual, axis=1) - 1, -1)
+        x = MODEL.embed(params, tokens, seen, index)
+        positions = rope_positions(tokens[0], [grid], CONFIG)[0][None]
+        hidden, _ = MODEL.decode(params, x, positions, jnp.zeros_like(tokens))
+        return hidden @ MODEL.unembed(params)
+
+    np.testing.assert_allclose(logits(merged), expected, atol=1e-4)
+    assert np.abs(logits(base) - expected).max() > 1e-2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
