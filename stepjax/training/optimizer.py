@@ -51,7 +51,8 @@ def make_adamw(
       eps: Added to the root of the second moment.
       weight_decay: Decoupled, per unit of learning rate.
       max_grad_norm: Largest global norm of a gradient; None leaves gradients alone.
-      moments_dtype: "float32" (optax's own AdamW) or "bfloat16".
+      moments_dtype: "float32" (optax's own AdamW of float32 parameters, whatever the
+        parameters are in) or "bfloat16".
 
     Returns:
       The transformation.
@@ -65,7 +66,7 @@ def make_adamw(
         )
     clip = [] if max_grad_norm is None else [optax.clip_by_global_norm(max_grad_norm)]
     if moments_dtype == "float32":
-        adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=jnp.float32)
+        adam = _scale_by_float32_adam(b1, b2, eps)
     else:
         adam = _scale_by_small_adam(b1, b2, eps)
     adamw = optax.chain(
@@ -92,6 +93,24 @@ def stochastic_round(x: jax.Array, key: jax.Array) -> jax.Array:
     bits = bits & jnp.uint32(0xFFFF0000)
     rounded = jax.lax.bitcast_convert_type(bits, jnp.float32)
     return jnp.where(jnp.isfinite(x), rounded, x).astype(jnp.bfloat16)
+
+
+def _scale_by_float32_adam(
+    b1: float, b2: float, eps: float
+) -> optax.GradientTransformation:
+    """Optax's own, which would keep second moments in the type of the parameters."""
+    adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=jnp.float32)
+
+    def init(params: Any) -> optax.ScaleByAdamState:
+        state: Any = adam.init(params)
+        nu = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
+        return state._replace(nu=nu)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        large = jax.tree.map(lambda g: g.astype(jnp.float32), updates)
+        return adam.update(large, state, params)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _scale_by_small_adam(
