@@ -282,6 +282,13 @@ class ServerSampler:
         else:
             body = chat_body(text, urls, self._sampling, model=self._model, **chosen)
             reply = self._said("/v1/chat/completions", body, read_chat)
+        if reply.prompt_tokens not in (None, len(tokens)):
+            raise ServerError(
+                f"{self._settings.url} read {reply.prompt_tokens} tokens of a prompt "
+                f"that has {len(tokens)} for the trainer: start it with the folder "
+                "that the run starts from, its chat template and picture sizes as they "
+                "are there."
+            )
         return self._answer(reply.ids, reply.log_probs)
 
     def _said(

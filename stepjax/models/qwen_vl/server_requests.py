@@ -51,10 +51,13 @@ class Reply:
     Attributes:
       ids: Tokens of the response.
       log_probs: Log-probability of each.
+      prompt_tokens: Tokens of the prompt as the server read it, all of a picture's
+        counted; None if it does not say.
     """
 
     ids: list[int]
     log_probs: list[float]
+    prompt_tokens: int | None = None
 
 
 def chat_body(
@@ -111,6 +114,7 @@ def read_chat(reply: dict[str, Any]) -> Reply:
     return Reply(
         ids=[int(one) for one in ids],
         log_probs=[float(one["logprob"]) for one in content],
+        prompt_tokens=(reply.get("usage") or {}).get("prompt_tokens"),
     )
 
 
@@ -146,7 +150,10 @@ def read_generate(reply: dict[str, Any]) -> Reply:
     Raises:
       KeyError, IndexError, TypeError, ValueError: If that is not what was asked for.
     """
-    said = reply["meta_info"]["output_token_logprobs"]
+    about = reply["meta_info"]
+    said = about["output_token_logprobs"]
     return Reply(
-        ids=[int(one[1]) for one in said], log_probs=[float(one[0]) for one in said]
+        ids=[int(one[1]) for one in said],
+        log_probs=[float(one[0]) for one in said],
+        prompt_tokens=about.get("prompt_tokens"),
     )

@@ -17,7 +17,8 @@ class StubServer(http.server.ThreadingHTTPServer):
     Attributes:
       asked: Path and body of every request, in order.
       faults: What to do with the next requests: a status, "drop", "slow" or "junk".
-      stops: Token that ends a response.
+      stop: Token that ends a response.
+      prompt_tokens: What it says that a prompt has; None for nothing.
     """
 
     daemon_threads = True
@@ -29,6 +30,7 @@ class StubServer(http.server.ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.refuses_weights = False
         self.without_ids = False
+        self.prompt_tokens = None
 
     @property
     def url(self):
@@ -107,11 +109,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             choice = {"logprobs": {"content": content}, "token_ids": ids}
             if server.without_ids:
                 del choice["token_ids"]
-            return ({"choices": [choice]},)
+            usage = {"prompt_tokens": server.prompt_tokens}
+            return ({"choices": [choice], "usage": usage},)
         if self.path == "/generate":
             ids, log_probs = server.answer(body)
             said = [[v, i, None] for i, v in zip(ids, log_probs, strict=True)]
-            return ({"meta_info": {"output_token_logprobs": said}},)
+            about = {"output_token_logprobs": said}
+            if server.prompt_tokens is not None:
+                about["prompt_tokens"] = server.prompt_tokens
+            return ({"meta_info": about},)
         if self.path == "/update_weights_from_disk":
             good = not server.refuses_weights
             return ({"success": good, "message": "done" if good else "no such folder"},)

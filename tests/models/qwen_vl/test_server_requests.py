@@ -3,6 +3,7 @@
 import jax
 import pytest
 
+from stepjax.models.qwen_vl.server_http import ServerError
 from tests.models.qwen_vl.stub_server import stub_server
 from tests.models.qwen_vl.test_server import answers, prompt, sampler
 
@@ -22,3 +23,18 @@ def test_nothing_that_changes_probabilities_is_left_to_the_server(kind):
         **{"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0},
     }
     assert {name: sampling.get(name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_a_prompt_that_the_server_reads_otherwise_is_refused(kind):
+    """As where its template adds a turn, or it resizes pictures."""
+    with stub_server(kind) as server:
+        one = sampler(server)
+        one.start({}, jax.random.key(0), temperature=1.0)
+        server.prompt_tokens = 12  # all four of the picture's are among them
+        one.begin(0, prompt(), 0, 0)
+        assert len(answers(one)) == 1
+        server.prompt_tokens = 31
+        one.begin(1, prompt(), 0, 0)
+        with pytest.raises(ServerError, match="read 31 tokens of a prompt that has 12"):
+            answers(one)
