@@ -16,7 +16,14 @@ import jax.numpy as jnp
 
 import stepjax
 from benchmarks.measure import best_time, print_table, show_bytes, show_time
-from benchmarks.vlm_cases import RATE, Case, cases, make_rows, time_torch
+from benchmarks.vlm_cases import (
+    RATE,
+    Case,
+    cases,
+    make_rows,
+    same_as_torch,
+    time_torch,
+)
 from stepjax.launch.work import train_flops
 from stepjax.models.qwen_vl.generate import generate
 from stepjax.models.qwen_vl.model import make_qwen_vl
@@ -135,6 +142,8 @@ def _print_train(case: Case) -> None:
         seconds, size = time_ours(case, shared=shared)
         rows.append((name, shared, seconds, show_bytes(size)))
     try:
+        if jax.default_backend() == "cpu" and (apart := same_as_torch(case)) > 1e-5:
+            raise RuntimeError(f"log-probabilities differ from torch's by {apart:.1e}")
         rows.insert(0, ("transformers + torch, rows", False, time_torch(case), "-"))
     except ImportError as error:
         print(f"\ntorch is left out: {error}")

@@ -1,6 +1,7 @@
 """What benchmarks of Qwen-VL models run on, and the same for transformers."""
 
 import dataclasses
+import tempfile
 from typing import Any
 
 import jax
@@ -11,11 +12,15 @@ from benchmarks.measure import best_time
 from stepjax.launch.work import Workload
 from stepjax.models.qwen_vl.config import PRESETS, config_to_hf
 from stepjax.models.qwen_vl.dimensions import QwenVLConfig
+from stepjax.models.qwen_vl.export import save_params
+from stepjax.models.qwen_vl.model import make_qwen_vl
+from stepjax.models.qwen_vl.packed import make_packed_evaluate
 from stepjax.models.qwen_vl.prompt import VLPrompt
 from stepjax.models.qwen_vl.tables import rope_positions
+from stepjax.models.qwen_vl.vision import patches_of
 from stepjax.types import StepBatch
 
-__all__ = ["RATE", "Case", "cases", "make_rows", "time_torch"]
+__all__ = ["RATE", "Case", "cases", "make_rows", "same_as_torch", "time_torch"]
 
 RATE = 1e-5
 """Learning rate of all updates."""
@@ -135,6 +140,50 @@ def make_rows(case: Case, *, shared: bool) -> StepBatch:
     return StepBatch(**leaves)
 
 
+def same_as_torch(case: Case) -> float:
+    """Largest difference of log-probabilities from those of transformers.
+
+    Both are given the same weights and the same two rows.
+
+    Raises:
+      ImportError: If torch, transformers or safetensors is not installed.
+    """
+    import torch  # pyright: ignore[reportMissingImports]
+
+    few = dataclasses.replace(case, rows=2, group=1)
+    rows: Any = jax.tree.map(jnp.asarray, make_rows(few, shared=False))
+    model = make_qwen_vl(case.config, dtype=case.dtype)
+    params = model.init(jax.random.key(1))
+    evaluate = jax.jit(make_packed_evaluate(model, entropy=False))
+    ours = evaluate(params, rows.prompt, rows.action_tokens, rows.token_mask).log_prob
+    with tempfile.TemporaryDirectory() as folder:
+        save_params(folder, params, case.config, dtype="float32", overwrite=True)
+        theirs = _torch_class(case).from_pretrained(
+            folder, attn_implementation="sdpa", dtype=torch.float32
+        )
+    inputs, _ = _torch_inputs(few, "cpu", torch.float32)
+    with torch.no_grad():
+        found = _torch_log_probs(theirs, inputs, case.work.prompt)
+    return float(np.max(np.abs(np.asarray(ours) - found.numpy())))
+
+
+def _torch_class(case: Case) -> Any:
+    import transformers  # pyright: ignore[reportMissingImports]
+
+    name = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}[case.config.architecture]
+    return getattr(transformers, f"{name}ForConditionalGeneration")
+
+
+def _torch_log_probs(model: Any, inputs: dict[str, Any], prompt: int) -> Any:
+    """Log-probabilities of the tokens after the prompt; only these reach the head."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    said = inputs["input_ids"][:, prompt:]
+    logits = model(**inputs, logits_to_keep=said.shape[1] + 1).logits[:, :-1].float()
+    chosen = torch.gather(logits, 2, said[..., None])[..., 0]
+    return chosen - torch.logsumexp(logits, dim=-1)
+
+
 def time_torch(case: Case) -> float:
     """Seconds of the same update by transformers and torch, rows one by one.
 
@@ -142,26 +191,20 @@ def time_torch(case: Case) -> float:
     torch's own.
     """
     import torch  # pyright: ignore[reportMissingImports]
-    import transformers  # pyright: ignore[reportMissingImports]
 
-    name = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}[case.config.architecture]
+    kind = _torch_class(case)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if case.dtype == jnp.bfloat16 else torch.float32
-    hf = getattr(transformers, f"{name}Config").from_dict(config_to_hf(case.config))
+    hf = kind.config_class.from_dict(config_to_hf(case.config))
     with torch.device(device):
-        model = getattr(transformers, f"{name}ForConditionalGeneration")._from_config(
-            hf, attn_implementation="sdpa", dtype=dtype
-        )
+        model = kind._from_config(hf, attn_implementation="sdpa", dtype=dtype)
     if device == "cuda":
         model.gradient_checkpointing_enable()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
     inputs, advantage = _torch_inputs(case, device, dtype)
-    said, length = inputs["input_ids"][:, case.work.prompt :], case.work.response
 
     def once() -> float:
-        logits = model(**inputs, logits_to_keep=length + 1).logits[:, :-1].float()
-        chosen = torch.gather(logits, 2, said[..., None])[..., 0]
-        log_prob = chosen - torch.logsumexp(logits, dim=-1)
+        log_prob = _torch_log_probs(model, inputs, case.work.prompt)
         ratio = torch.exp(torch.clamp(log_prob - log_prob.detach(), -20, 20))
         loss = -(ratio * advantage[:, None]).mean()
         loss.backward()
@@ -181,12 +224,14 @@ def _torch_inputs(case: Case, device: str, dtype: Any) -> tuple[dict[str, Any], 
     tokens = np.concatenate([batch.prompt.tokens, batch.action_tokens], axis=1)
     size = config.vision.patch_size
     grid = (1, case.work.height // size, case.work.width // size)
-    pixels = (case.rows * case.work.images * grid[1] * grid[2], config.vision.patch_dim)
+    images = batch.prompt.images.reshape(-1, *batch.prompt.images.shape[2:])
+    patches = np.asarray(patches_of(jnp.asarray(images), config.vision))
+    pixels = torch.tensor(patches.reshape(-1, config.vision.patch_dim))
     given = torch.tensor(tokens, dtype=torch.long, device=device)
     inputs = {
         "input_ids": given,
         "attention_mask": torch.ones_like(given),
-        "pixel_values": torch.randn(pixels, device=device, dtype=dtype),
+        "pixel_values": pixels.to(device=device, dtype=dtype),
         "image_grid_thw": torch.tensor(
             [grid] * (case.rows * case.work.images), device=device
         ),
