@@ -12,6 +12,8 @@ The servers, started with the folder that the run starts from:
   weights can be reloaded.
 - SGLang (its own `/generate`): `python -m sglang.launch_server --model-path FOLDER`.
 
+The key of a server that asks for one is read from `STEPJAX_SERVER_KEY`.
+
 Servers compute a little differently from the trainer, so rows they sampled carry both
 log-probabilities, and the loss corrects for the difference.
 """
@@ -28,7 +30,11 @@ import numpy as np
 
 from stepjax.models.qwen_vl.generate import cut_at_stop
 from stepjax.models.qwen_vl.server_arrays import Arrays
-from stepjax.models.qwen_vl.server_http import Connection, ServerError
+from stepjax.models.qwen_vl.server_http import (
+    Connection,
+    ServerError,
+    key_from_environment,
+)
 from stepjax.models.qwen_vl.server_messages import prompt_text, to_png_url
 from stepjax.models.qwen_vl.server_requests import (
     Reply,
@@ -244,7 +250,10 @@ class ServerSampler:
         settings = self._settings
         self._closed = False
         self._connection = Connection(
-            settings.url, retries=settings.retries, seconds=settings.deadline_seconds
+            settings.url,
+            retries=settings.retries,
+            seconds=settings.deadline_seconds,
+            key=key_from_environment(),
         )
         self._threads = Threads(settings.concurrency)
 

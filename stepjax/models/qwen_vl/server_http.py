@@ -2,13 +2,17 @@
 
 import http.client
 import json
+import os
 import socket
 import threading
 import urllib.error
 import urllib.request
 from typing import Any
 
-__all__ = ["Connection", "ServerError"]
+__all__ = ["KEY_VARIABLE", "Connection", "ServerError", "key_from_environment"]
+
+KEY_VARIABLE = "STEPJAX_SERVER_KEY"
+"""Environment variable of the key; no setting, since those are written to files."""
 
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
@@ -23,17 +27,21 @@ class ServerError(RuntimeError):
 class Connection:
     """A server's address. Calls may come from many threads."""
 
-    def __init__(self, url: str, *, retries: int, seconds: float):
+    def __init__(
+        self, url: str, *, retries: int, seconds: float, key: str | None = None
+    ):
         """A connection; nothing is sent yet.
 
         Args:
           url: Address without a path, such as http://host:8000.
           retries: Times a request is sent again after a fault that may pass.
           seconds: Deadline of a request.
+          key: Sent along as a bearer token; None for a server that asks for none.
         """
         self._url = url.rstrip("/").removesuffix("/v1")
         self._retries = retries
         self._seconds = seconds
+        self._key = key
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -72,6 +80,8 @@ class Connection:
             except urllib.error.HTTPError as error:
                 said = " ".join(error.read(2000).decode(errors="replace").split())
                 what = f"answers {error.code} to {path}: {said[:_SHOWN]}"
+                if error.code in (401, 403):
+                    what += f" (its key belongs into the variable {KEY_VARIABLE})"
                 if error.code not in _PASSING or not left:
                     raise ServerError(f"{self._url} {what}") from error
             except _FAULTS as error:
@@ -90,6 +100,9 @@ class Connection:
         request = urllib.request.Request(  # noqa: S310 (the scheme was checked)
             self._url + path, data, {"Content-Type": "application/json"}
         )
+        if self._key is not None:
+            # Unredirected: where a server points to is not who the key is for.
+            request.add_unredirected_header("Authorization", f"Bearer {self._key}")
         with urllib.request.urlopen(request, timeout=seconds) as reply:  # noqa: S310
             text = reply.read()
         if not text.strip():
@@ -103,6 +116,21 @@ class Connection:
             if isinstance(found, dict)
             else {"said": text.decode("utf-8", "replace")}
         )
+
+
+def key_from_environment() -> str | None:
+    """The server's key; None if the variable is not set, or empty.
+
+    Raises:
+      ServerError: If no header can hold it; the line does not show it.
+    """
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ServerError(
+            f"{KEY_VARIABLE} must be a key of printable ASCII characters without "
+            "spaces; what it holds is not."
+        )
+    return key or None
 
 
 def _reason(error: BaseException, seconds: float) -> str:

@@ -18,6 +18,7 @@ class StubServer(http.server.ThreadingHTTPServer):
       asked: Path and body of every request, in order.
       faults: What to do with the next requests: a status, "drop", "slow" or "junk".
       stop: Token that ends a response.
+      key: What requests must bring along; None for nothing.
       prompt_tokens: What it says that a prompt has; None for nothing.
     """
 
@@ -31,6 +32,7 @@ class StubServer(http.server.ThreadingHTTPServer):
         self.refuses_weights = False
         self.without_ids = False
         self.prompt_tokens = None
+        self.key = None
 
     @property
     def url(self):
@@ -76,13 +78,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args):
         """Say nothing."""
 
+    def _knows_the_key(self):
+        wanted, brought = self.server.key, self.headers["Authorization"]
+        if brought == (None if wanted is None else f"Bearer {wanted}"):
+            return True
+        self._send({"error": "Unauthorized"}, 401)
+        return False
+
     def do_GET(self):
+        if not self._knows_the_key():
+            return
         owner = "sglang" if self.server.kind == "sglang" else "vllm"
         self._send({"data": [{"id": "tiny", "owned_by": owner}]})
 
     def do_POST(self):
         size = int(self.headers["Content-Length"])
         body = json.loads(self.rfile.read(size))
+        if not self._knows_the_key():
+            return
         with self.server.lock:
             self.server.asked.append((self.path, body))
             fault = self.server.faults.pop(0) if self.server.faults else None

@@ -73,6 +73,7 @@ def sampler(server, **options):
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
+    monkeypatch.delenv("STEPJAX_SERVER_KEY", raising=False)
     monkeypatch.setattr("stepjax.models.qwen_vl.server_http._FIRST_PAUSE", 0.001)
 
 

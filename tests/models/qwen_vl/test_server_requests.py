@@ -1,11 +1,23 @@
 """Requests to a server in detail: what they ask for, with what key, and of what."""
 
+import http.server
+import threading
+
 import jax
 import pytest
 
-from stepjax.models.qwen_vl.server_http import ServerError
+from stepjax.models.qwen_vl.server_http import (
+    Connection,
+    ServerError,
+    key_from_environment,
+)
 from tests.models.qwen_vl.stub_server import stub_server
 from tests.models.qwen_vl.test_server import answers, prompt, sampler
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch):
+    monkeypatch.delenv("STEPJAX_SERVER_KEY", raising=False)
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
@@ -38,3 +50,52 @@ def test_a_prompt_that_the_server_reads_otherwise_is_refused(kind):
         one.begin(1, prompt(), 0, 0)
         with pytest.raises(ServerError, match="read 31 tokens of a prompt that has 12"):
             answers(one)
+
+
+def test_a_key_comes_from_the_environment_and_is_not_shown(monkeypatch):
+    with stub_server() as server:
+        server.key = "open-sesame"
+        with pytest.raises(ServerError, match="answers 401.*STEPJAX_SERVER_KEY"):
+            sampler(server)
+        monkeypatch.setenv("STEPJAX_SERVER_KEY", "open-barley")
+        with pytest.raises(ServerError, match="answers 401") as wrong:
+            sampler(server)
+        assert "barley" not in str(wrong.value)
+        monkeypatch.setenv("STEPJAX_SERVER_KEY", "open-sesame\n")  # as from a file
+        one = sampler(server)
+        one.start({}, jax.random.key(0), temperature=1.0)
+        one.begin(0, prompt(), 0, 0)
+        assert len(answers(one)) == 1
+        server.key = None
+        monkeypatch.setenv("STEPJAX_SERVER_KEY", "")
+        sampler(server)
+    for key in ("two words", "two\nlines", "schl\u00fcssel"):
+        monkeypatch.setenv("STEPJAX_SERVER_KEY", key)
+        with pytest.raises(ServerError, match="printable ASCII") as bad:
+            key_from_environment()
+        assert key not in str(bad.value)
+
+
+def test_a_key_stays_with_the_server_it_is_for():
+    """A server that points elsewhere does not pass the key on."""
+    seen = []
+
+    class Elsewhere(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            """Say nothing."""
+
+        def do_GET(self):
+            seen.append((self.path, self.headers["Authorization"]))
+            self.send_response(302 if self.path == "/v1/models" else 200)
+            self.send_header("Location", "/moved")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        Connection(url, retries=0, seconds=5.0, key="secret").get("/v1/models")
+        server.shutdown()
+        thread.join()
+    assert seen == [("/v1/models", "Bearer secret"), ("/moved", None)]
