@@ -31,6 +31,7 @@ import numpy as np
 from stepjax.models.qwen_vl.generate import cut_at_stop
 from stepjax.models.qwen_vl.server_arrays import Arrays
 from stepjax.models.qwen_vl.server_http import (
+    BUSY,
     Connection,
     ServerError,
     key_from_environment,
@@ -359,10 +360,25 @@ class ServerSampler:
                     f"{reply.get('message', reply)}; both machines must see it there."
                 )
         else:
-            body = {
-                "method": "reload_weights",
-                "kwargs": {"weights_path": str(folder)},
-            }
-            self._connection.post("/collective_rpc", body, seconds=seconds)
+            self._reload(folder)
             self._connection.post("/reset_prefix_cache", {}, seconds=seconds)
         self.counts["handed_over"] += 1
+
+    def _reload(self, folder: Path) -> None:
+        """Have vLLM load weights from a folder."""
+        body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
+        seconds = self._settings.reload_seconds
+        try:
+            # What fails inside vLLM is a 500, and would fail again.
+            self._connection.post(
+                "/collective_rpc", body, seconds=seconds, passing=BUSY
+            )
+        except ServerError as error:
+            if error.status is None:
+                raise
+            raise ServerError(
+                f"{error}; the weights in {folder} were not loaded: it must be vLLM "
+                "started with VLLM_SERVER_DEV_MODE=1, so new that its method "
+                "reload_weights takes a weights_path, and see the folder there.",
+                status=error.status,
+            ) from error

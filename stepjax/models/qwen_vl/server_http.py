@@ -7,21 +7,39 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["KEY_VARIABLE", "Connection", "ServerError", "key_from_environment"]
+__all__ = [
+    "BUSY",
+    "KEY_VARIABLE",
+    "Connection",
+    "ServerError",
+    "key_from_environment",
+]
 
 KEY_VARIABLE = "STEPJAX_SERVER_KEY"
 """Environment variable of the key; no setting, since those are written to files."""
 
-_PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
+BUSY = (408, 409, 425, 429, 502, 503, 504)
+"""Statuses of a server that may do later what it does not do now."""
+
+_PASSING = (*BUSY, 500)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _SHOWN = 300
 _FAULTS = (urllib.error.URLError, http.client.HTTPException, OSError, ValueError)
 
 
 class ServerError(RuntimeError):
-    """A server that cannot be used, or not any more; one line says why."""
+    """A server that cannot be used, or not any more; one line says why.
+
+    Attributes:
+      status: That it answered with, if it answered; else None.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None):
+        super().__init__(message)
+        self.status = status
 
 
 class Connection:
@@ -54,10 +72,15 @@ class Connection:
         Raises:
           ServerError: If it does not, or not in JSON.
         """
-        return self._call(path, None, self._seconds)
+        return self._call(path, None, self._seconds, _PASSING)
 
     def post(
-        self, path: str, body: dict[str, Any], *, seconds: float | None = None
+        self,
+        path: str,
+        body: dict[str, Any],
+        *,
+        seconds: float | None = None,
+        passing: Sequence[int] = _PASSING,
     ) -> dict[str, Any]:
         """What the server answers to a POST of JSON; nothing at all counts as {}.
 
@@ -65,14 +88,18 @@ class Connection:
           path: Such as /v1/chat/completions.
           body: Entries that are None are left out.
           seconds: Deadline; None for the connection's.
+          passing: Statuses that another attempt may not meet.
 
         Raises:
           ServerError: If it refuses, or does not answer after all retries.
         """
         said = {name: value for name, value in body.items() if value is not None}
-        return self._call(path, json.dumps(said).encode(), seconds or self._seconds)
+        data = json.dumps(said).encode()
+        return self._call(path, data, seconds or self._seconds, passing)
 
-    def _call(self, path: str, data: bytes | None, seconds: float) -> dict[str, Any]:
+    def _call(
+        self, path: str, data: bytes | None, seconds: float, passing: Sequence[int]
+    ) -> dict[str, Any]:
         pause = _FIRST_PAUSE
         for left in range(self._retries, -1, -1):
             try:
@@ -82,8 +109,9 @@ class Connection:
                 what = f"answers {error.code} to {path}: {said[:_SHOWN]}"
                 if error.code in (401, 403):
                     what += f" (its key belongs into the variable {KEY_VARIABLE})"
-                if error.code not in _PASSING or not left:
-                    raise ServerError(f"{self._url} {what}") from error
+                if error.code not in passing or not left:
+                    text = f"{self._url} {what}"
+                    raise ServerError(text, status=error.code) from error
             except _FAULTS as error:
                 if not left:
                     tried = f"after {self._retries + 1} attempts"

@@ -4,6 +4,7 @@ import http.server
 import threading
 
 import jax
+import numpy as np
 import pytest
 
 from stepjax.models.qwen_vl.server_http import (
@@ -50,6 +51,20 @@ def test_a_prompt_that_the_server_reads_otherwise_is_refused(kind):
         one.begin(1, prompt(), 0, 0)
         with pytest.raises(ServerError, match="read 31 tokens of a prompt that has 12"):
             answers(one)
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_vllm_that_cannot_reload_is_asked_once(status, tmp_path):
+    """Older ones have no `weights_path`, and say 500; others hide the route."""
+    with stub_server() as server:
+        server.faults = [status] * 9
+        one = sampler(server, export=lambda params, folder: None, folder=tmp_path)
+        with pytest.raises(ServerError, match="reload_weights takes a weights_path"):
+            one.start({"w": np.ones(1)}, jax.random.key(0), temperature=1.0)
+        assert [path for path, _ in server.asked] == ["/collective_rpc"]
+        server.faults = [503]  # it is only busy
+        one.start({"w": np.ones(1)}, jax.random.key(0), temperature=1.0)
+        assert one.counts["handed_over"] == 1
 
 
 def test_a_key_comes_from_the_environment_and_is_not_shown(monkeypatch):
