@@ -95,6 +95,27 @@ def wait_for_round(folder: Path, number: int, processes: list) -> None:
         time.sleep(0.02)
 
 
+def last_saved(folder: Path) -> int:
+    """Round of the newest checkpoint, -1 before the first."""
+    names = [path.name for path in (folder / "checkpoints").glob("*")]
+    return max((int(name) for name in names if name.isdecimal()), default=-1)
+
+
+def wait_for_save(folder: Path, number: int, processes: list) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while last_saved(folder) < number and time.monotonic() < deadline:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.02)
+
+
+def gone_on_with(folder: Path, processes: list, saved: int) -> None:
+    """Finishes processes, which must not have run the rounds up to `saved` again."""
+    before = lines(folder)[: saved + 1]
+    assert len(before) == saved + 1 and all("time/round" in row for row in before[1:])
+    finish(processes)
+    assert lines(folder)[: saved + 1] == before  # to the microsecond
+
+
 def same_numbers(folder: Path, other: Path, tolerance: float = 1e-5) -> None:
     found, wanted = lines(folder), lines(other)
     assert len(found) == len(wanted) > 1
@@ -125,6 +146,7 @@ def test_killed_and_gone_on_with_on_another_mesh(start, tmp_path, killed):
     folder = tmp_path / "killed"
     processes = levers(start, folder, 2)
     wait_for_round(folder, 3, processes)
+    wait_for_save(folder, 2, processes)
     processes[killed].send_signal(signal.SIGKILL)
     began = time.monotonic()
     survivor = processes[1 - killed]
@@ -135,7 +157,9 @@ def test_killed_and_gone_on_with_on_another_mesh(start, tmp_path, killed):
     # On a busy machine the dead may be slow to close their connections.
     assert "is gone" in said or "says nothing any more" in said
     assert "same command" in said and "Traceback" not in said
-    finish(levers(start, folder, 2, "data=4", "fsdp=2"))
+    saved = last_saved(folder)
+    assert saved >= 2
+    gone_on_with(folder, levers(start, folder, 2, "data=4", "fsdp=2"), saved)
     same_numbers(folder, tmp_path / "one", 1e-4)
 
 
@@ -149,7 +173,9 @@ def test_a_run_of_two_goes_on_as_one(start, tmp_path):
     finish(processes)
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "stopped" and 2 <= result["round"] < ROUNDS
-    finish(levers(start, folder, 1, "data=2", "fsdp=4"))
+    assert last_saved(folder) == result["round"]
+    again = levers(start, folder, 1, "data=2", "fsdp=4")
+    gone_on_with(folder, again, result["round"])
     same_numbers(folder, tmp_path / "one", 1e-4)
 
 
