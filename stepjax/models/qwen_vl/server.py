@@ -36,7 +36,11 @@ from stepjax.models.qwen_vl.server_http import (
     ServerError,
     key_from_environment,
 )
-from stepjax.models.qwen_vl.server_messages import prompt_text, to_png_url
+from stepjax.models.qwen_vl.server_messages import (
+    count_pictures,
+    prompt_text,
+    to_png_url,
+)
 from stepjax.models.qwen_vl.server_requests import (
     Reply,
     Sampling,
@@ -281,10 +285,8 @@ class ServerSampler:
         tokens = np.asarray(prompt.tokens)[real]
         index = np.asarray(prompt.image_index)[real]
         text = prompt_text(tokens, index, self._tokenizer)
-        shown = index.max(initial=-1) + 1
-        per_picture = (prompt.images.shape[1] // 28) * (prompt.images.shape[2] // 28)
-        count = -(-int(shown) // per_picture)
-        urls = [to_png_url(picture) for picture in np.asarray(prompt.images)[:count]]
+        shown = np.asarray(prompt.images)[: count_pictures(index)]
+        urls = [to_png_url(picture) for picture in shown]
         chosen: dict[str, Any] = {"seed": seed, "temperature": temperature}
         if self._kind == "sglang":
             body = generate_body(text, urls, self._sampling, **chosen)

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["chat_messages", "named_id", "prompt_text", "to_png_url"]
+__all__ = [
+    "chat_messages",
+    "count_pictures",
+    "named_id",
+    "prompt_text",
+    "to_png_url",
+]
 
 _PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 _TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>\n?", re.DOTALL)
@@ -25,8 +31,22 @@ def prompt_text(tokens: np.ndarray, image_index: np.ndarray, tokenizer: Any) -> 
       tokenizer: A `stepjax.models.qwen_vl.tokens.Tokenizer`.
     """
     visual = np.asarray(image_index) >= 0
-    repeated = visual & np.concatenate([[False], visual[:-1]])
+    repeated = visual & ~_first(visual)
     return tokenizer.decode(np.asarray(tokens)[~repeated].tolist())
+
+
+def count_pictures(image_index: np.ndarray) -> int:
+    """How many pictures a prompt shows: stretches of visual tokens, text between them.
+
+    Args:
+      image_index: [n] int, which visual token stands there; -1 for text.
+    """
+    return int(np.sum(_first(np.asarray(image_index) >= 0)))
+
+
+def _first(visual: np.ndarray) -> np.ndarray:
+    """[n] bool: the first of each stretch."""
+    return visual & ~np.concatenate([[False], visual[:-1]])
 
 
 def chat_messages(text: str, urls: Sequence[str]) -> list[dict[str, Any]]:

@@ -7,13 +7,15 @@ import jax
 import numpy as np
 import pytest
 
+from stepjax.models.qwen_vl.prompt import make_prompt
 from stepjax.models.qwen_vl.server_http import (
     Connection,
     ServerError,
     key_from_environment,
 )
+from stepjax.models.qwen_vl.server_messages import to_png_url
 from tests.models.qwen_vl.stub_server import stub_server
-from tests.models.qwen_vl.test_server import answers, prompt, sampler
+from tests.models.qwen_vl.test_server import PICTURE, answers, prompt, sampler
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,38 @@ def test_a_prompt_that_the_server_reads_otherwise_is_refused(kind):
         one.begin(1, prompt(), 0, 0)
         with pytest.raises(ServerError, match="read 31 tokens of a prompt that has 12"):
             answers(one)
+
+
+@pytest.mark.parametrize("shown", [0, 1, 2])
+@pytest.mark.parametrize("visual", [1, 16])
+def test_pictures_are_counted_whatever_the_size_of_their_tokens(shown, visual):
+    """Room for three pictures of 56 x 56; tokens may be 56 or 14 pixels wide."""
+    picture = [5, *[PICTURE] * visual, 6]
+    tokens = [7, 20, *picture * shown, 8, 9]
+    images = np.arange(3, dtype=np.uint8)[:, None, None, None]
+    asked = make_prompt(
+        tokens=tokens,
+        positions=np.zeros((3, len(tokens))),
+        next_position=len(tokens),
+        image_index=np.where(
+            np.array(tokens) == PICTURE, np.cumsum(np.array(tokens) == PICTURE) - 1, -1
+        ),
+        images=np.broadcast_to(images, (3, 56, 56, 3)),
+        length=48,
+        pad_id=3,
+    )
+    with stub_server() as server:
+        one = sampler(server)
+        one.start({}, jax.random.key(0), temperature=1.0)
+        one.begin(0, asked, 0, 0)
+        answers(one)
+        (message,) = server.asked[0][1]["messages"]
+    urls = [
+        part["image_url"]["url"]
+        for part in message["content"]
+        if part["type"] == "image_url"
+    ]
+    assert urls == [to_png_url(one) for one in asked.images[:shown]]
 
 
 @pytest.mark.parametrize("status", [404, 500])
