@@ -102,11 +102,16 @@ def packed_hidden(
 
     Returns:
       [Q, G, A, D] float: at a, the state after the prompt and the first a tokens.
+
+    Where lengths are split over devices, padding before the prompt makes them divide.
     """
     rows, group, length = action_tokens.shape
-    prompt_length, fed = prompt.tokens.shape[1], length - 1  # nothing follows the last
-    x = embed_prompt(model, params, prompt)
-    positions, segments = prompt.positions, prompt.segments
+    fed = length - 1  # nothing follows the last
+    pad = -(prompt.tokens.shape[1] + group * fed) % _length_parts(model)
+    prompt_length = pad + prompt.tokens.shape[1]
+    x = _pad_left(embed_prompt(model, params, prompt), pad, axis=1)
+    positions = _pad_left(prompt.positions, pad, axis=2)
+    segments = _pad_left(prompt.segments, pad, axis=1, value=-1)
     if fed:
         said = action_tokens[..., :fed].reshape(rows, group * fed)
         x = jnp.concatenate([x, model.embed(params, said, None, None)], axis=1)
@@ -126,3 +131,14 @@ def packed_hidden(
         return first
     rest = hidden[:, prompt_length:].reshape(rows, group, fed, -1)
     return jnp.concatenate([first, rest], axis=2)
+
+
+def _length_parts(model: Any) -> int:
+    """What the number of entries must be a multiple of, to be split by length."""
+    parts = getattr(model.setup.constrain, "parts", None)
+    return 1 if parts is None else parts("length")
+
+
+def _pad_left(array: jax.Array, by: int, *, axis: int, value: int = 0) -> jax.Array:
+    widths = [(by if at == axis else 0, 0) for at in range(array.ndim)]
+    return jnp.pad(array, widths, constant_values=value) if by else array

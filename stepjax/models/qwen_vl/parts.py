@@ -40,7 +40,8 @@ class Setup:
       remat: One of `REMAT`.
       scan: Whether stacks are loops in the compiled program, or written out.
       constrain: `constrain(array, names)` is called on activations with names of their
-        axes, to pin shardings; by default nothing.
+        axes, to pin shardings; by default nothing. One with `parts(name)`, as
+        `sharding.activation_constraint` makes it, also says what lengths must divide.
       mesh: Where "tpu_flash" is split, or None for one device.
     """
 

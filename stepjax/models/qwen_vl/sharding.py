@@ -7,9 +7,10 @@ the wide axes of feed-forward parts are split over `tensor`, the width of a laye
 gathered over `fsdp` when its turn comes, and its gradients scattered.
 """
 
+import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ __all__ = [
     "ACTIVATION_RULES",
     "PARAM_RULES",
     "SEQUENCE_RULES",
+    "Constraint",
     "activation_constraint",
     "check_model_mesh",
     "param_rules",
@@ -118,7 +120,7 @@ def param_rules(
 
 def activation_constraint(
     mesh: Mesh, rules: Mapping[str, MeshAxes] | None = None
-) -> Callable[[jax.Array, tuple[str, ...]], jax.Array]:
+) -> "Constraint":
     """What `make_qwen_vl(constrain=...)` takes: pins activations to a mesh.
 
     An axis that its devices do not divide, such as one row at a time while sampling,
@@ -131,21 +133,41 @@ def activation_constraint(
     Returns:
       `constrain(array, names) -> array`.
     """
-    table = ACTIVATION_RULES if rules is None else rules
+    return Constraint(mesh, ACTIVATION_RULES if rules is None else rules)
 
-    def constrain(array: jax.Array, names: tuple[str, ...]) -> jax.Array:
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Constraint:
+    """Pins activations to a mesh; made by `activation_constraint`.
+
+    Attributes:
+      mesh: The mesh.
+      rules: Mesh axes by name.
+    """
+
+    mesh: Mesh
+    rules: Mapping[str, MeshAxes]
+
+    def __call__(self, array: jax.Array, names: tuple[str, ...]) -> jax.Array:
+        """The array, its axes of these names where they belong."""
+        sharding = NamedSharding(self.mesh, self.spec(array.shape, names))
+        return jax.lax.with_sharding_constraint(array, sharding)
+
+    def spec(self, shape: tuple[int, ...], names: tuple[str, ...]) -> P:
+        """The mesh axes of each axis of an array of this shape."""
         axes: list[Any] = []
         taken: set[str] = set()
-        for size, axis in zip(
-            reversed(array.shape), reversed(_spec(names, table)), strict=True
-        ):
+        wanted = _spec(names, self.rules)
+        for size, axis in zip(reversed(shape), reversed(wanted), strict=True):
             mesh_axes = {axis} if isinstance(axis, str) else set(axis or ())
-            fits = not mesh_axes & taken and size % _devices(axis, mesh) == 0
+            fits = not mesh_axes & taken and size % _devices(axis, self.mesh) == 0
             axes.insert(0, axis if fits else None)
             taken |= mesh_axes if fits else set()
-        return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, P(*axes)))
+        return P(*axes)
 
-    return constrain
+    def parts(self, name: str) -> int:
+        """Devices that an axis of this name is split over, if they divide it."""
+        return _devices(self.rules[name], self.mesh)
 
 
 def check_model_mesh(
@@ -192,14 +214,15 @@ def _nearest(number: int, wanted: int) -> list[int]:
     return below[-1:] + above[:1]
 
 
-def _spec(names: tuple[str, ...], rules: Mapping[str, MeshAxes]) -> P:
-    unknown = [name for name in names if name not in rules]
+def _spec(names: tuple[str | None, ...], rules: Mapping[str, MeshAxes]) -> P:
+    """The mesh axes of named axes; one without a name is left whole."""
+    unknown = [name for name in names if name is not None and name not in rules]
     if unknown:
         raise ValueError(
             f"rules: no mesh axis for {unknown[0]!r}; known: {sorted(rules)}. "
             "Give None to leave it whole."
         )
-    return P(*[rules[name] for name in names])
+    return P(*[None if name is None else rules[name] for name in names])
 
 
 def _devices(axes: Any, mesh: Mesh) -> int:

@@ -9,11 +9,13 @@ from jax.sharding import PartitionSpec as P
 
 import stepjax
 from stepjax.models.qwen_vl.config import PRESETS
+from stepjax.models.qwen_vl.lora import LoRA
 from stepjax.models.qwen_vl.model import make_qwen_vl
 from stepjax.models.qwen_vl.packed import make_packed_evaluate
 from stepjax.models.qwen_vl.sharding import (
     PARAM_RULES,
     SEQUENCE_RULES,
+    Constraint,
     activation_constraint,
     check_model_mesh,
     param_rules,
@@ -28,7 +30,13 @@ from stepjax.training.sharding import (
 )
 from stepjax.training.state import init_train_state
 from stepjax.training.step import jit_train_step, make_train_step
-from tests.models.qwen_vl.test_packed import make_batches, shaken_params
+from tests.models.qwen_vl.test_packed import (
+    PROMPT,
+    make_actions,
+    make_batches,
+    make_prompts,
+    shaken_params,
+)
 
 TINY = "tiny-qwen2.5-vl"
 
@@ -92,6 +100,15 @@ def test_unknown_axis_names_are_errors():
         param_sharding(make_model(), make_mesh(8, 1, 1), rules)
 
 
+def test_axes_without_a_name_are_left_whole():
+    """Such as the rank of an adapter."""
+    lora = LoRA(config=PRESETS[TINY], rank=2, targets=("query",))
+    names = lora.logical_axes()["decoder"]["layers"]["query"]["kernel"]["a"]
+    assert names[-1] is None
+    constraint = activation_constraint(make_mesh(2, 2, 2), PARAM_RULES)
+    assert constraint.spec((2, 64, 2), names) == P(None, "fsdp", None)
+
+
 def test_constraints_leave_whole_what_does_not_divide():
     mesh = make_mesh(2, 2, 2)
     pin = activation_constraint(mesh, SEQUENCE_RULES)
@@ -108,6 +125,47 @@ def test_constraints_leave_whole_what_does_not_divide():
     assert y.sharding.is_fully_replicated
     z = jax.jit(lambda z: pin(z, ("batch", "length", "embed")))(jnp.ones((4, 6, 2)))
     assert z.sharding.spec == P(("data", "fsdp"), "tensor")
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["rows", "groups"])
+def test_layers_of_any_number_of_entries_are_split_by_length(grouped):
+    """What a layer keeps is the largest thing in training, beside the state."""
+    mesh, seen = make_mesh(1, 2, 4), set()
+
+    class Spy(Constraint):
+        def __call__(self, array, names):
+            if names == ("batch", "length", "embed") and array.shape[1] > PROMPT:
+                seen.add((array.shape[1], self.spec(array.shape, names)))
+            return super().__call__(array, names)
+
+    model = make_model(constrain=Spy(mesh, SEQUENCE_RULES))
+    tokens, mask = make_actions(length=6)
+    if not grouped:
+        tokens, mask = tokens[:, 0], mask[:, 0]
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    jax.eval_shape(make_packed_evaluate(model), params, make_prompts(), tokens, mask)
+    entries = 40 if grouped else 32  # instead of 24 + 3 * 5 and 24 + 5
+    assert seen == {(entries, P(("data", "fsdp"), "tensor", None))}
+
+
+@pytest.mark.slow
+def test_padding_for_a_split_by_length_changes_nothing():
+    class Padding:
+        def __call__(self, array, names):
+            return array
+
+        def parts(self, name):
+            return 8
+
+    prompt, (tokens, mask) = make_prompts(), make_actions(length=6)
+    tokens, mask = tokens[:, 0], mask[:, 0]  # 24 + 5 entries, and three of padding
+    one, padded = (
+        jax.jit(make_packed_evaluate(make_model(**options), entropy=False))(
+            shaken_params(TINY), prompt, tokens, mask
+        ).log_prob
+        for options in ({}, {"constrain": Padding()})
+    )
+    np.testing.assert_allclose(padded, one, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.slow
