@@ -6,20 +6,26 @@ import os
 import signal
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.config import METHOD_NAMES, AlgoConfig, MeshConfig
 from experiments.errors import RunError, UsageError
-from experiments.loop import train
+from experiments.loop import _Run, train
 from experiments.observer import SilentObserver
+from experiments.stopping import StopWish
+from experiments.team import Team
+from stepjax.training.state import TaskSampler, TrainState
+from stepjax.types import SuccessRateRecord
 from tests.experiments.lever_world import (
     POLICY,
     LeverBackend,
     lever_config,
     start_params,
 )
+from tests.launch.meetings import connected, together
 
 
 def run(config, backend=None, **options):
@@ -294,6 +300,60 @@ def test_settings_that_do_not_fit_are_refused(tmp_path, changes, text):
     with pytest.raises(UsageError, match=text) as error:
         run(lever_config(tmp_path / "run", **changes))
     assert "\n" not in str(error.value)
+
+
+def record(first_rate: float) -> SuccessRateRecord:
+    rate = jnp.array([first_rate, 0.0, 0.0])
+    return SuccessRateRecord(rate=rate, visits=jnp.zeros(3, jnp.int32))
+
+
+def sampler(position: int) -> TaskSampler:
+    return TaskSampler(order=jnp.arange(3), position=jnp.int32(position))
+
+
+def after_round_3(**changes) -> TrainState:
+    state = TrainState(
+        step=jnp.int32(5),
+        round=jnp.int32(3),
+        params=None,
+        opt_state=None,
+        success_rate=record(0.0),
+        sampler=sampler(0),
+        key=jax.random.key(7),
+    )
+    return dataclasses.replace(state, **changes)
+
+
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("nothing", dict),
+        ("success-rate record", lambda: {"success_rate": record(0.1)}),
+        ("task sampler", lambda: {"sampler": sampler(1)}),
+        ("key", lambda: {"key": jax.random.key(8)}),
+    ],
+    ids=["nothing", "record", "sampler", "key"],
+)
+def test_processes_that_differ_stop_before_the_next_round(tmp_path, name, changes):
+    """The second of two processes, played by threads, has a part of its own."""
+    config, observer = lever_config(tmp_path / "run"), SilentObserver()
+
+    def goes_on(peers, state):
+        parts = (None, LeverBackend(), POLICY, observer, StopWish(), Team(peers))
+        return _Run(config, *parts)._goes_on(state)
+
+    with connected(2) as (first, second):
+        found = together(
+            lambda: goes_on(first, after_round_3()),
+            lambda: goes_on(second, after_round_3(**changes())),
+        )
+    if name == "nothing":
+        assert found == [True, True]
+        return
+    for error in found:
+        assert isinstance(error, RunError)
+        assert str(error).startswith("after round 3: process 1")
+        assert f"has another {name} than process 0" in str(error)
 
 
 def test_at_end_sees_the_open_backend(tmp_path):
