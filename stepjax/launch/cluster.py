@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 __all__ = ["Cluster", "LaunchError", "find_cluster"]
 
@@ -37,8 +38,11 @@ class Cluster:
     @property
     def address(self) -> str:
         """`host:port` of process 0."""
+        return self._at(self.port)
+
+    def _at(self, port: int) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"{host}:{port}"
 
     def how_to_start(self, process_id: int) -> str:
         """Words that tell how a process that is missing is started."""
@@ -52,10 +56,43 @@ class Cluster:
                 "see what became of it with: squeue --steps, scontrol show nodes; then "
                 "start all again with: scontrol requeue $SLURM_JOB_ID"
             )
+        if self.found_by == "environment":
+            return (
+                "start it on its host with the same command, the same environment and "
+                f"JAX_PROCESS_ID={process_id}"
+            )
         return (
             "start it on its host with the same command and "
             f"--launch.process-id {process_id}"
         )
+
+    def how_to_move(self) -> str:
+        """Words that tell how all processes are given another port."""
+        port = self.port + 1 if self.port < 65535 else 1024
+        setting = {
+            "flags": f"--launch.coordinator {self._at(port)}",
+            "environment": f"JAX_COORDINATOR_ADDRESS={self._at(port)}",
+        }.get(self.found_by, f"JAX_COORDINATOR_PORT={port}")
+        return f"choose another for every process: {setting}"
+
+    def how_to_number(self) -> str:
+        """Words that tell how each process gets its own number."""
+        return {
+            "flags": "give each its own --launch.process-id",
+            "environment": "give each its own JAX_PROCESS_ID",
+        }.get(self.found_by, self._how_to_start_all())
+
+    def how_to_count(self) -> str:
+        """Words that tell how all processes get the same number of processes."""
+        return {
+            "flags": "give all the same --launch.num-processes",
+            "environment": "give all the same JAX_NUM_PROCESSES",
+        }.get(self.found_by, self._how_to_start_all())
+
+    def _how_to_start_all(self) -> str:
+        if self.found_by == "tpu":
+            return "start one process on each host of the slice"
+        return "start all with one srun, one process a task"
 
 
 def find_cluster(
@@ -81,7 +118,8 @@ def find_cluster(
       TPU VMs and GKE tell their workers, else None.
 
     Raises:
-      LaunchError: If only some of the three are known, or they contradict each other.
+      LaunchError: If only some of the three are known, or they contradict each other,
+        or a TPU VM cannot tell of the others.
     """
     environ = os.environ if environ is None else environ
     given = {
@@ -92,16 +130,17 @@ def find_cluster(
     if any(value is not None for value in given.values()):
         return _from_values(given, "flags")
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    if all(environ.get(name) for name in names):
-        return _from_values({name: environ[name] for name in names}, "environment")
+    told = {name: environ.get(name) or None for name in names}
+    if any(told.values()):
+        return _from_values(told, "environment")
     found = _from_slurm(environ)
-    return _from_tpu(timeout) if found is None else found
+    return _from_tpu(timeout, environ) if found is None else found
 
 
 def _from_values(given: Mapping[str, str | int | None], how: str) -> Cluster | None:
     address_flag, count_flag, id_flag = given
     missing = [name for name, value in given.items() if value is None]
-    if missing == [address_flag] and given[count_flag] == 1:
+    if missing == [address_flag] and str(given[count_flag]) == "1":
         return None
     if missing:
         have = [name for name in given if name not in missing]
@@ -155,7 +194,7 @@ def _from_slurm(environ: Mapping[str, str]) -> Cluster | None:
     local = int(environ.get("SLURM_LOCALID", "0"))
     return Cluster(
         host=first[1] + (first[2] or ""),
-        port=int(environ.get("JAX_COORDINATOR_PORT") or 20000 + int(job) % 20000),
+        port=_chosen_port(environ) or 20000 + int(job) % 20000,
         num_processes=int(count),
         process_id=int(index),
         found_by="slurm",
@@ -163,26 +202,58 @@ def _from_slurm(environ: Mapping[str, str]) -> Cluster | None:
     )
 
 
-def _from_tpu(timeout: float) -> Cluster | None:
+def _chosen_port(environ: Mapping[str, str]) -> int | None:
+    text = environ.get("JAX_COORDINATOR_PORT")
+    if not text:
+        return None
+    if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or not 0 < int(text) < 65536:
+        raise LaunchError(
+            f"JAX_COORDINATOR_PORT must be a port from 1 to 65535, got {text!r}; set "
+            "it so on every host, or unset it."
+        )
+    return int(text)
+
+
+def _from_tpu(timeout: float, environ: Mapping[str, str]) -> Cluster | None:
     # What a TPU VM knows of its pod is in metadata whose format jax follows for us.
     try:
         from jax._src.clusters import cloud_tpu_cluster
     except ImportError:
         return None
-    for kind in ("GkeTpuCluster", "GceTpuCluster"):
-        found = getattr(cloud_tpu_cluster, kind, None)
-        if found is None or not found.is_env_present():
-            continue
-        count = found.get_process_count()
-        if count == 1:
-            return None
-        place = found.get_coordinator_address(int(timeout), None)
-        host, _, port = place.rpartition(":")
-        return Cluster(
-            host=host,
-            port=int(port),
-            num_processes=count,
-            process_id=found.get_process_id(),
-            found_by="tpu",
-        )
+    port = _chosen_port(environ)
+    try:
+        for kind in ("GkeTpuCluster", "GceTpuCluster"):
+            found = getattr(cloud_tpu_cluster, kind, None)
+            if found is not None and found.is_env_present():
+                return _of_tpu(found, port, timeout)
+    except ImportError as error:
+        raise LaunchError(
+            f"jax needs the package {error.name} to ask a TPU VM who takes part, and "
+            f"it is not installed; on every host run: pip install {error.name}"
+        ) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise LaunchError(
+            f"this TPU VM does not tell who takes part ({reason}); say it on every "
+            "host: --launch.coordinator HOST-OF-0:8476 --launch.num-processes N "
+            "--launch.process-id I, or if it is the only host: "
+            "--launch.num-processes 1 --launch.process-id 0"
+        ) from error
     return None
+
+
+def _of_tpu(found: Any, port: int | None, timeout: float) -> Cluster | None:
+    """What one of jax's descriptions of a TPU VM's surroundings says."""
+    count = found.get_process_count()
+    if count == 1:
+        return None
+    chosen = None if port is None else str(port)
+    place = found.get_coordinator_address(int(timeout), chosen)
+    host, _, text = place.rpartition(":")
+    return Cluster(
+        host=host,
+        port=int(text),
+        num_processes=count,
+        process_id=found.get_process_id(),
+        found_by="tpu",
+    )
