@@ -6,13 +6,17 @@ who takes part or, in one line, what is wrong. The connections stay open: they c
 heartbeat of the run.
 """
 
+import contextlib
+import dataclasses
 import hashlib
 import hmac
 import json
 import os
+import queue
 import socket
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stepjax.launch.cluster import Cluster, LaunchError
@@ -26,7 +30,10 @@ SECRET_VARIABLE = "STEPJAX_LAUNCH_SECRET"
 
 _LARGEST_HELLO = 4 << 20  # bytes
 _HELLO_SECONDS = 10.0  # for one who has connected to say who it is
+_LATE_SECONDS = 5.0  # for those that come after a start has failed
+_TURN_SECONDS = 0.05  # between two looks at who has been heard
 _RETRY_SECONDS = 0.25
+_SHOWN = 8  # processes named in a message
 _TOO_MUCH = (RecursionError, OverflowError)  # of JSON that means no good
 
 
@@ -60,30 +67,31 @@ def meet(
 def _host(
     cluster: Cluster, facts: Facts, deadline: float, timeout: float
 ) -> tuple[dict[int, Wire], list[str]]:
-    wires: dict[int, Wire] = {}
-    met: dict[int, Facts] = {0: facts}
-    try:
-        with _listen(cluster) as listener:
-            while len(met) < cluster.num_processes:
-                listener.settimeout(max(deadline - time.monotonic(), 0.01))
-                try:
-                    connection, _ = listener.accept()
-                except TimeoutError:
-                    raise LaunchError(_missing(cluster, met, timeout)) from None
-                _receive_hello(cluster, Wire(connection), wires, met)
-        for process_id in sorted(wires):
-            problem = difference(facts, met[process_id], process_id)
-            if problem is not None:
-                raise LaunchError(problem)
-    except LaunchError as error:
-        for wire in wires.values():
-            _try_send(wire, REFUSED, str(error).encode())
-            wire.close()
-        raise
-    hosts = [met[index].host for index in range(cluster.num_processes)]
-    for wire in wires.values():
+    here = _Arrivals(cluster, facts)
+    with _listen(cluster) as listener:
+        door = _Door(cluster, listener, deadline)
+        try:
+            while not here.complete():
+                hello = door.next(deadline)
+                if hello is None:
+                    raise LaunchError(_missing(cluster, here, timeout))
+                here.enter(hello)
+            here.compare()
+        except LaunchError as error:
+            here.refuse(str(error))
+            until = min(deadline, time.monotonic() + _LATE_SECONDS)
+            for _ in range(here.expected):
+                late = door.next(until)
+                if late is None:
+                    break
+                _refuse(late.wire, str(error))
+            raise
+        finally:
+            door.close()
+    hosts = [here.met[index].host for index in range(cluster.num_processes)]
+    for wire in here.wires.values():
         _try_send(wire, WELCOME, json.dumps(hosts).encode())
-    return wires, hosts
+    return here.wires, hosts
 
 
 def _listen(cluster: Cluster) -> socket.socket:
@@ -97,18 +105,75 @@ def _listen(cluster: Cluster) -> socket.socket:
         raise LaunchError(
             f"port {cluster.port} of {socket.gethostname()} cannot be opened "
             f"({error.strerror}); see who has it with: ss -ltnp 'sport = "
-            f":{cluster.port}', or choose another: --launch.coordinator "
-            f"{cluster.host}:{_next_port(cluster)}"
+            f":{cluster.port}', or {cluster.how_to_move()}"
         ) from error
 
 
-def _receive_hello(
-    cluster: Cluster, wire: Wire, wires: dict[int, Wire], met: dict[int, Facts]
-) -> None:
-    """Enter one that connected; whoever speaks otherwise is sent away unheard."""
-    wire.patience(_HELLO_SECONDS)
+@dataclasses.dataclass(frozen=True)
+class _Hello:
+    """What one that connected said of itself."""
+
+    wire: Wire
+    process_id: int
+    num_processes: int
+    facts: Facts
+
+
+class _Door:
+    """Where the others connect.
+
+    Each is heard by a thread of its own: one that says nothing keeps nobody waiting.
+    """
+
+    def __init__(self, cluster: Cluster, listener: socket.socket, deadline: float):
+        self._cluster, self._listener, self._deadline = cluster, listener, deadline
+        self._heard: queue.SimpleQueue[_Hello] = queue.SimpleQueue()
+        self._lock, self._closed = threading.Lock(), False
+        listener.settimeout(_TURN_SECONDS)
+
+    def next(self, until: float) -> _Hello | None:
+        """The next that said who it is; None if there is none until then."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._heard.get_nowait()
+            if time.monotonic() >= until:
+                return None
+            # Who has gone before being accepted is nobody.
+            with contextlib.suppress(TimeoutError, ConnectionAbortedError):
+                connection, _ = self._listener.accept()
+                threading.Thread(
+                    target=self._hear, args=[connection], daemon=True
+                ).start()
+
+    def close(self) -> None:
+        """Hear nobody any more; the listener stays as it is."""
+        with self._lock, contextlib.suppress(queue.Empty):
+            self._closed = True
+            while True:
+                self._heard.get_nowait().wire.close()
+
+    def _hear(self, connection: socket.socket) -> None:
+        try:
+            wire = Wire(connection)
+        except OSError:
+            connection.close()  # it is gone again
+            return
+        left = self._deadline - time.monotonic()
+        hello = _hello(self._cluster, wire, max(0.0, min(_HELLO_SECONDS, left)))
+        if hello is None:
+            return
+        with self._lock:
+            if self._closed:
+                wire.close()
+            else:
+                self._heard.put(hello)
+
+
+def _hello(cluster: Cluster, wire: Wire, seconds: float) -> _Hello | None:
+    """What is said first; None, with the wire closed, to whoever speaks otherwise."""
     try:
-        kind, payload = wire.receive(_LARGEST_HELLO)
+        kind, payload = wire.receive(_LARGEST_HELLO, within=seconds)
+        wire.patience(_HELLO_SECONDS)
         if kind != HELLO:
             raise ValueError("not a hello")
         said = json.loads(payload)
@@ -120,42 +185,109 @@ def _receive_hello(
         facts = Facts.from_json(json.dumps(said["facts"]).encode())
     except (OSError, LookupError, ValueError, TypeError, AttributeError, *_TOO_MUCH):
         wire.close()  # a port scanner, or a process that died at once
-        return
-    problem = None
-    if count != cluster.num_processes:
-        problem = (
-            f"process {process_id} ({facts.host}) expects {count} processes, process 0 "
-            f"({met[0].host}) {cluster.num_processes}; give all the same "
-            "--launch.num-processes"
-        )
-    elif not 0 <= process_id < count:
-        problem = (
-            f"process {process_id} ({facts.host}) cannot be: numbers of {count} "
-            f"processes go from 0 to {count - 1}; give it its own --launch.process-id"
-        )
-    elif process_id in met:
-        problem = (
-            f"two processes say they are number {process_id}: one on "
-            f"{met[process_id].host}, one on {facts.host}; give each its own "
-            "--launch.process-id"
-        )
-    if problem is not None:
-        _try_send(wire, REFUSED, problem.encode())
-        wire.close()
-        raise LaunchError(problem)
-    wires[process_id], met[process_id] = wire, facts
+        return None
+    return _Hello(wire, process_id, count, facts)
 
 
-def _missing(cluster: Cluster, met: Mapping[int, Facts], timeout: float) -> str:
+class _Arrivals:
+    """Who has arrived at process 0.
+
+    Attributes:
+      wires: To each, by its number.
+      met: Facts of each by its number, of process 0 too.
+      died: Numbers of those that ended again.
+    """
+
+    def __init__(self, cluster: Cluster, facts: Facts):
+        self._cluster = cluster
+        self.wires: dict[int, Wire] = {}
+        self.met: dict[int, Facts] = {0: facts}
+        self.died: set[int] = set()
+        self._unfit: list[Wire] = []
+
+    def complete(self) -> bool:
+        """Whether nobody is missing; those that died are, and may come again."""
+        if len(self.met) == self._cluster.num_processes:
+            for index in list(self.wires):
+                self._forget_if_dead(index)
+        return len(self.met) == self._cluster.num_processes
+
+    @property
+    def expected(self) -> int:
+        """How many have not arrived, be it under a wrong number."""
+        return self._cluster.num_processes - len(self.met) - len(self._unfit)
+
+    def enter(self, hello: _Hello) -> None:
+        """Note one that arrived; an error if it cannot be one of the run."""
+        index = hello.process_id
+        if hello.wire.ended():  # it may be in again by another connection
+            hello.wire.close()
+            self.died.add(index)
+            return
+        self._forget_if_dead(index)
+        problem = self._problem(hello)
+        if problem is not None:
+            self._unfit.append(hello.wire)
+            raise LaunchError(problem)
+        self.wires[index], self.met[index] = hello.wire, hello.facts
+
+    def compare(self) -> None:
+        """An error if one is not like process 0."""
+        for index in sorted(self.wires):
+            problem = difference(self.met[0], self.met[index], index)
+            if problem is not None:
+                raise LaunchError(problem)
+
+    def refuse(self, problem: str) -> None:
+        """Tell all that arrived why they cannot start."""
+        for wire in (*self.wires.values(), *self._unfit):
+            _refuse(wire, problem)
+
+    def _forget_if_dead(self, index: int) -> None:
+        wire = self.wires.get(index)
+        if wire is not None and wire.ended():
+            wire.close()
+            self.died.add(index)
+            del self.wires[index], self.met[index]
+
+    def _problem(self, hello: _Hello) -> str | None:
+        cluster, met, process_id = self._cluster, self.met, hello.process_id
+        count, host = hello.num_processes, hello.facts.host
+        if count != cluster.num_processes:
+            return (
+                f"process {process_id} ({host}) expects {count} processes, process 0 "
+                f"({met[0].host}) {cluster.num_processes}; {cluster.how_to_count()}"
+            )
+        if not 0 <= process_id < count:
+            return (
+                f"process {process_id} ({host}) cannot be: numbers of {count} "
+                f"processes go from 0 to {count - 1}; {cluster.how_to_number()}"
+            )
+        if process_id in met:
+            return (
+                f"two processes say they are number {process_id}: one on "
+                f"{met[process_id].host}, one on {host}; {cluster.how_to_number()}"
+            )
+        return None
+
+
+def _missing(cluster: Cluster, here: _Arrivals, timeout: float) -> str:
+    met = here.met
     absent = [index for index in range(cluster.num_processes) if index not in met]
-    names = ", ".join(map(str, absent[:8])) + (", ..." if len(absent) > 8 else "")
     word = "process" if len(absent) == 1 else "processes"
-    did = ", ".join(f"{index} ({met[index].host})" for index in sorted(met)[:8])
+    did = ", ".join(f"{index} ({met[index].host})" for index in sorted(met)[:_SHOWN])
+    died = [index for index in absent if index in here.died]
+    ended = f", but ended again: {_numbers(died)}" if died else ""
     return (
-        f"{word} {names} of {cluster.num_processes} did not arrive within {timeout:g} s"
-        f" (arrived: {did}{', ...' if len(met) > 8 else ''}); "
+        f"{word} {_numbers(absent)} of {cluster.num_processes} did not arrive within "
+        f"{timeout:g} s (arrived: {did}{', ...' if len(met) > _SHOWN else ''}{ended}); "
         f"{cluster.how_to_start(absent[0])}"
     )
+
+
+def _numbers(indices: Sequence[int]) -> str:
+    more = ", ..." if len(indices) > _SHOWN else ""
+    return ", ".join(map(str, indices[:_SHOWN])) + more
 
 
 # --- The others -----------------------------------------------------------------------
@@ -224,8 +356,7 @@ def _not_ours(cluster: Cluster) -> str:
     return (
         f"{cluster.address} answers, but is not the start of a run: another program, "
         f"or a run that goes on already, holds the port; see on {cluster.host} with: "
-        f"ss -ltnp 'sport = :{cluster.port}', or choose another: --launch.coordinator "
-        f"{cluster.host}:{_next_port(cluster)}"
+        f"ss -ltnp 'sport = :{cluster.port}', or {cluster.how_to_move()}"
     )
 
 
@@ -243,8 +374,9 @@ def _wrong_secret(cluster: Cluster) -> str:
     )
 
 
-def _next_port(cluster: Cluster) -> int:
-    return cluster.port + 1 if cluster.port < 65535 else 1024
+def _refuse(wire: Wire, problem: str) -> None:
+    _try_send(wire, REFUSED, problem.encode())
+    wire.close()
 
 
 def _try_send(wire: Wire, kind: bytes, payload: bytes) -> None:

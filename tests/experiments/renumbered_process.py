@@ -1,6 +1,6 @@
 """As `lever_process`, but jax numbers the processes the other way round.
 
-TPUs number processes by their place in the slice, whatever jax was started with.
+TPUs may number processes by their place in the slice, whatever jax was started with.
 """
 
 import sys

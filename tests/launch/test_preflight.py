@@ -1,5 +1,7 @@
 """Processes that cannot run together are told why, all in the same line."""
 
+import concurrent.futures
+import dataclasses
 import json
 import socket
 import threading
@@ -101,12 +103,17 @@ def test_a_name_nobody_knows():
         meet(unknown, facts(1), timeout=0.5)
 
 
-def test_a_blocked_port_is_named():
+@pytest.mark.parametrize(
+    "found_by, setting",
+    [("flags", "--launch.coordinator localhost:"), ("slurm", "JAX_COORDINATOR_PORT=")],
+)
+def test_a_blocked_port_is_named(found_by, setting):
     with socket.create_server(("", 0)) as other:
         port = other.getsockname()[1]
+        place = dataclasses.replace(cluster(port, 2, 0), found_by=found_by)
         with pytest.raises(LaunchError, match=f"port {port} .* cannot be opened") as e:
-            meet(cluster(port, 2, 0), facts(0), timeout=1.0)
-    assert f"--launch.coordinator localhost:{port + 1}" in str(e.value)
+            meet(place, facts(0), timeout=1.0)
+    assert setting + str(port + 1) in str(e.value)
 
 
 def test_a_port_of_another_program_is_named():
@@ -155,6 +162,130 @@ def test_strangers_at_the_port_do_not_matter():
             wire.close()
 
 
+@pytest.fixture
+def idle():
+    """Function that connects to a port, once it is open, and says nothing."""
+    connections = []
+
+    def connect(port: int) -> socket.socket:
+        connections.append(connection(port))
+        return connections[-1]
+
+    yield connect
+    for one in connections:
+        one.close()
+
+
+def connection(port: int) -> socket.socket:
+    deadline = time.monotonic() + 20.0
+    while True:
+        try:
+            return socket.create_connection(("localhost", port), timeout=20.0)
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)  # not up yet
+
+
+def started(port: int, count: int, index: int, timeout: float = 20.0):
+    """A process that meets the others in a thread; `result` waits for its outcome."""
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    future = pool.submit(
+        meet, cluster(port, count, index), facts(index), timeout=timeout
+    )
+    pool.shutdown(wait=False)
+    return future
+
+
+def say_hello(port: int, index: int, count: int) -> Wire:
+    """The wire of a process that has said who it is and waits for the others."""
+    wire = Wire(connection(port))
+    said = json.loads(facts(index).to_json())
+    hello = {"process_id": index, "num_processes": count, "facts": said}
+    hello["proof"] = rendezvous._proof(hello)
+    wire.send(HELLO, json.dumps(hello).encode())
+    return wire
+
+
+def close_all(*found) -> None:
+    for wires, _ in found:
+        for wire in wires.values():
+            wire.close()
+
+
+def test_connections_that_say_nothing_keep_nobody_waiting(idle):
+    """Heard one after the other, three would take longer than all may wait."""
+    port = free_port()
+    first = started(port, 2, 0)
+    for _ in range(3):
+        idle(port)
+    other = started(port, 2, 1)
+    close_all(first.result(60.0), other.result(60.0))
+
+
+def test_a_connection_that_says_nothing_does_not_prolong_the_wait(idle, monkeypatch):
+    monkeypatch.setattr(rendezvous, "_HELLO_SECONDS", 600.0)
+    port = free_port()
+    first = started(port, 2, 0, timeout=1.0)
+    idle(port)
+    error = first.exception(30.0)
+    assert "did not arrive within 1 s" in str(error)
+
+
+def test_who_says_one_byte_at_a_time_is_sent_away(idle, monkeypatch):
+    monkeypatch.setattr(rendezvous, "_HELLO_SECONDS", 0.4)
+    port = free_port()
+    first = started(port, 2, 0)
+    slow = idle(port)
+    slow.settimeout(0.1)
+    hello = iter(b"SJX1" + HELLO + (1 << 20).to_bytes(8, "big") + bytes(1 << 20))
+    deadline = time.monotonic() + 15.0
+    while time.monotonic() < deadline:
+        try:
+            slow.sendall(bytes([next(hello)]))
+            if not slow.recv(1):
+                break
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            break
+    else:
+        pytest.fail("it is listened to for ever")
+    monkeypatch.setattr(rendezvous, "_HELLO_SECONDS", 10.0)
+    close_all(started(port, 2, 1).result(60.0), first.result(60.0))
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_a_process_that_died_and_was_started_again_takes_part(order):
+    port = free_port()
+    first = started(port, 3, 0)
+    say_hello(port, 1, 3).close()
+    others = [started(port, 3, index) for index in order]
+    found = [one.result(60.0) for one in (first, *others)]
+    assert sorted(found[0][0]) == [1, 2]
+    close_all(*found)
+
+
+def test_a_process_that_died_is_named_as_such():
+    port = free_port()
+    first = started(port, 2, 0, timeout=1.0)
+    say_hello(port, 1, 2).close()
+    assert "(arrived: 0 (host-0), but ended again: 1)" in str(first.exception(60.0))
+
+
+def test_of_two_connections_the_living_counts():
+    """However late what the dead one said is heard."""
+    here = rendezvous._Arrivals(cluster(1, 2, 0), facts(0))
+    with socket.create_server(("localhost", 0)) as server:
+        far = [connection(server.getsockname()[1]) for _ in range(2)]
+        living, dead = (Wire(server.accept()[0]) for _ in range(2))
+    far[1].close()
+    for wire in (living, dead):
+        here.enter(rendezvous._Hello(wire, 1, 2, facts(1)))
+    assert here.complete() and here.wires == {1: living}
+    far[0].close()
+    assert not here.complete()
+
+
 def test_two_with_one_number_are_named():
     port = free_port()
     calls = [
@@ -162,6 +293,15 @@ def test_two_with_one_number_are_named():
         for index, of in ((0, 3), (1, 3), (1, 3))
     ]
     assert "two processes say they are number 1" in str(together(*calls)[0])
+
+
+def test_who_comes_late_hears_why_all_were_refused():
+    port = free_port()
+    first, *twins = (started(port, 4, index) for index in (0, 1, 1))
+    early = [str(one.exception(60.0)) for one in twins]
+    late = started(port, 4, 3)
+    lines = {*early, str(late.exception(60.0)), str(first.exception(60.0))}
+    assert len(lines) == 1 and "two processes say they are number 1" in lines.pop()
 
 
 @pytest.mark.parametrize("index", [99, 2, -1])
@@ -181,12 +321,7 @@ def ask(port: int, secret_proof: object) -> tuple[bytes, bytes]:
     """What process 0 answers to a hello with this proof."""
     said = json.loads(facts(1).to_json())
     hello = {"process_id": 1, "num_processes": 2, "facts": said, "proof": secret_proof}
-    while True:
-        try:
-            wire = Wire(socket.create_connection(("localhost", port), timeout=20.0))
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.05)  # not up yet
+    wire = Wire(connection(port))
     try:
         wire.send(HELLO, json.dumps(hello).encode())
         return wire.receive()
