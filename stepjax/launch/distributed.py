@@ -38,8 +38,8 @@ def launched(
     Entered before jax touches a device. First the processes meet and compare their
     facts, then jax starts, then they compare their devices and count each other as jax
     does: TPUs may go by the place in the slice, whatever number a process started with.
-    If one ends early, for whatever reason, all others end within seconds of knowing, with
-    code 1; with code 2 if they never started together.
+    If one ends early, for whatever reason, all others end within seconds of knowing,
+    with code 1; with code 2 if they never started together.
 
     Args:
       cluster: From `find_cluster`; None for one process, which starts nothing.
