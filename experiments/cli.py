@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from experiments.config import ExperimentConfig, flat_config
+from experiments.config import ExperimentConfig, MeshConfig, flat_config
 from experiments.errors import RunError, UsageError
 from experiments.presets import Preset
 from experiments.setting_checks import suggestion
@@ -49,7 +49,8 @@ def parse(
         raise UsageError(f"unknown preset {name!r}; {suggestion(name, tuple(presets))}")
     _check_flags(presets[name].config, args)
     if _asked_for(args, "--policy.name") == "qwen-vl":
-        presets = {key: _for_model(preset) for key, preset in presets.items()}
+        placed = any(arg.startswith("--mesh.") for arg in args)
+        presets = {key: _for_model(one, placed) for key, one in presets.items()}
     return name, _parse_flags(program, presets, name, args)
 
 
@@ -127,11 +128,15 @@ def _spelled_out(args: Sequence[str]) -> list[str]:
     ]
 
 
-def _for_model(preset: Preset) -> Preset:
-    """A preset for a model that was trained already: no cloning, small updates."""
+def _for_model(preset: Preset, placed: bool) -> Preset:
+    """A preset for a model that was trained already: no cloning, small updates.
+
+    It may be too large for a device, so all devices share it unless its place is given.
+    """
     config = preset.config
     config = dataclasses.replace(
         config,
+        mesh=config.mesh if placed else MeshConfig(data=1, fsdp=-1),
         warm_start=dataclasses.replace(config.warm_start, steps=0),
         optim=dataclasses.replace(config.optim, learning_rate=1e-6),
     )

@@ -198,7 +198,10 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """Devices per mesh axis; one axis may be -1 and takes what is left."""
+    """Devices per mesh axis; one axis may be -1 and takes what is left.
+
+    A run of the policy qwen-vl without any of these flags has data 1 and fsdp -1.
+    """
 
     data: int = -1
     """Devices that split the rows of a batch."""

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from experiments import cli
 from experiments import config as settings
 from experiments.config import (
     AlgoConfig,
@@ -21,6 +22,7 @@ from experiments.config import (
 )
 from experiments.presets import PRESETS
 
+MODEL = ("--policy", "qwen-vl", "--policy.checkpoint", "here")
 GROUPS = (
     AlgoConfig,
     CheckpointConfig,
@@ -117,3 +119,18 @@ def test_every_setting_has_help(group):
 
 def test_names_are_exported():
     assert set(settings.__all__) >= {group.__name__ for group in GROUPS}
+
+
+@pytest.mark.parametrize(
+    ("flags", "mesh"),
+    [
+        ((), MeshConfig()),
+        (MODEL, MeshConfig(data=1, fsdp=-1)),
+        ((*MODEL, "--mesh.data", "4"), MeshConfig(data=4)),
+        ((*MODEL, "--mesh.tensor=2"), MeshConfig(tensor=2)),
+    ],
+    ids=["small", "model", "data", "tensor"],
+)
+def test_devices_share_a_model_unless_its_place_is_given(flags, mesh):
+    _, config = cli.parse("program", PRESETS, flags)
+    assert config.mesh == mesh

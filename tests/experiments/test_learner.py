@@ -244,6 +244,7 @@ def test_a_mesh_that_does_not_divide_the_model_is_refused_at_once(policy, tmp_pa
         check_mesh(config_of(tmp_path, data=1, tensor=8), policy)
     assert "\n" not in str(error.value)
     assert check_mesh(config_of(tmp_path, data=4, tensor=2), policy).size == 8
+    assert check_mesh(config_of(tmp_path, data=1, fsdp=-1), policy).shape["fsdp"] == 8
     assert check_mesh(config_of(tmp_path, data=1, tensor=8)).size == 8
 
 
