@@ -1,8 +1,12 @@
 """Checkpoints of a run: opened, restored and written as the settings say."""
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from experiments.config import ExperimentConfig, flat_config
 from experiments.errors import UsageError, as_usage_error
@@ -17,6 +21,9 @@ from stepjax.training.state import TrainState
 
 __all__ = ["Saves", "open_saves"]
 
+_REFERENCE = "reference_digest"
+_BLOCK, _BLOCKS = 4096, 64  # bytes read at a time, and how often, in a file of weights
+
 
 class Saves:
     """The open checkpoints of a run; all processes call the same methods."""
@@ -25,6 +32,10 @@ class Saves:
         """Checkpoints of `manager`; `open_saves` makes one."""
         self._manager = manager
         self._settings = flat_config(config)
+        self._config = config
+        self._reference = _reference_digest(config)
+        if self._reference is not None:
+            self._settings[_REFERENCE] = self._reference
         self._rounds = config.rounds
         self._every = config.checkpoint.save_every
 
@@ -38,7 +49,8 @@ class Saves:
           warn: Told the round gone on from, and which newer checkpoint is damaged.
 
         Raises:
-          UsageError: If there are checkpoints, but none that fits or is whole.
+          UsageError: If there are checkpoints, but none that fits or is whole, or if
+            the policy that the run is kept near is another one by now.
         """
         try:
             with as_usage_error(ValueError):
@@ -47,6 +59,7 @@ class Saves:
             raise UsageError(str(error)) from error
         if found is None:
             return None
+        self._check_reference(found.metadata.get(_REFERENCE))
         for number, reason in found.skipped:
             warn(
                 found.step,
@@ -54,6 +67,14 @@ class Saves:
                 f" ({reason}); going on from {found.step}",
             )
         return found.state
+
+    def _check_reference(self, saved: str | None) -> None:
+        if saved is not None and saved != self._reference:
+            raise UsageError(
+                f"policy.checkpoint {self._config.policy.checkpoint} holds other "
+                "weights than when this run began, and algo.kl_coef keeps the policy "
+                "near those; put them back, or start anew with another --run-dir."
+            )
 
     def after_round(self, state: TrainState) -> None:
         """Save `state` if it is due."""
@@ -86,3 +107,23 @@ def open_saves(folder: RunFolder, config: ExperimentConfig) -> Iterator[Saves]:
         yield Saves(manager, config)
     finally:
         manager.close()
+
+
+def _reference_digest(config: ExperimentConfig) -> str | None:
+    """What tells the weights of `policy.checkpoint` apart, None if they are read once.
+
+    With a KL term they are read at every start. Files can be large: of each its size
+    and blocks at equal distances are read.
+    """
+    if config.policy.checkpoint is None or not config.algo.kl_coef:
+        return None
+    digest = hashlib.sha256()
+    folder = Path(config.policy.checkpoint).expanduser()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size};".encode())
+        with open(path, "rb") as file:
+            for at in np.linspace(0, max(0, size - _BLOCK), _BLOCKS).astype(int):
+                file.seek(int(at))
+                digest.update(file.read(_BLOCK))
+    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Settings to optimizer, mesh and first state."""
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from experiments.errors import UsageError
 from experiments.learner import check_mesh, make_learner, make_optimizer
 from experiments.loop import train
 from experiments.run_folder import RunFolder
+from experiments.saves import open_saves
 from stepjax.types import StepBatch
 from tests.experiments.lever_world import (
     POLICY,
@@ -237,6 +239,35 @@ def test_the_reference_is_an_argument_and_stays_that_of_the_start(tmp_path):
         for one in (free, state)
     ]
     assert away[1] < away[0]
+
+
+def test_a_reference_that_was_overwritten_is_refused(tmp_path):
+    """With a KL term the weights of the start are read again at every start."""
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(bytes(10_000))
+    config = dataclasses.replace(
+        lever_config(tmp_path / "run"),
+        policy=PolicyConfig(name="qwen-vl", checkpoint=weights.parent),
+    )
+    sizes: Any = {"num_tasks": 20, "train_ids": np.arange(12)}
+    learner = make_learner(lever_config(tmp_path), POLICY, start_params(), **sizes)
+    folder: Any = SimpleNamespace(checkpoints=tmp_path / "checkpoints")
+
+    def restored(kl_coef):
+        algo = dataclasses.replace(config.algo, kl_coef=kl_coef)
+        with open_saves(folder, dataclasses.replace(config, algo=algo)) as saves:
+            found = saves.restore(learner.like, lambda *said: None)
+            if found is None:
+                saves.save(learner.begin())
+        return found
+
+    assert restored(0.1) is None
+    assert restored(0.1) is not None
+    weights.write_bytes(bytes(5_000) + b"1" + bytes(4_999))
+    with pytest.raises(UsageError, match=r"model holds other weights") as error:
+        restored(0.1)
+    assert "\n" not in str(error.value)
 
 
 def test_a_mesh_that_does_not_divide_the_model_is_refused_at_once(policy, tmp_path):
