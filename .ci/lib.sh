@@ -91,10 +91,12 @@ setup_main() {
 setup_newer() { make_venv "$1" "$work/venv-newer" requirements/ci-py312.txt; }
 
 lint() {
-  local rc=0
+  local rc=0 script
   ruff check . || rc=1
   ruff format --check . || rc=1
-  bash -n .ci/run .ci/lib.sh scripts/*.sh scripts/install-desktop || rc=1
+  for script in .ci/run .ci/lib.sh scripts/*.sh scripts/launch/*.sh scripts/install-desktop; do
+    bash -n "$script" || rc=1
+  done
   return $rc
 }
 

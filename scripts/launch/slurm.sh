@@ -14,11 +14,24 @@ set -euo pipefail
 
 : "${RUN_DIR:=$PWD/runs/osworld}" # a folder that all nodes share
 : "${PYTHON:=.venv/bin/python}"
+: "${RETRIES:=50}" # turns of a job that ended with an error; a wrong command has one
 
-# A preset has to come first, so the run folder comes last.
-srun --kill-on-bad-exit=1 "$PYTHON" -m experiments.osworld "$@" --run-dir "$RUN_DIR"
-
-# Five minutes before its time is up the run saves and stops: take another turn.
-if grep -q '"status": "stopped"' "$RUN_DIR/result.json"; then
+again() {
   scontrol requeue "$SLURM_JOB_ID"
+}
+
+# A preset has to come first, so the run folder comes last. Processors are asked for
+# again because srun no longer takes their number from the job.
+code=0
+srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \
+  "$PYTHON" -m experiments.osworld "$@" --run-dir "$RUN_DIR" || code=$?
+
+# Five minutes before its time is up the run saves and stops: take another turn. One
+# that lost a process goes on from its last checkpoint.
+if ((code == 0)); then
+  if grep -q '"status": "stopped"' "$RUN_DIR/result.json"; then again; fi
+elif ((code != 2 && ${SLURM_RESTART_COUNT:-0} < RETRIES)); then
+  again
+else
+  exit "$code"
 fi
