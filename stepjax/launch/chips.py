@@ -16,7 +16,6 @@ class Chip:
       memory_rate: Bytes a second from and to it.
       link_rate: Bytes a second over one link to a neighbor, in one direction.
       dimensions: Of the grid that chips are wired in.
-      largest_ring: Chips along a dimension from which on its ends are joined.
     """
 
     name: str
@@ -25,7 +24,6 @@ class Chip:
     memory_rate: float
     link_rate: float
     dimensions: int
-    largest_ring: int
 
 
 def _chip(name: str, flops: float, memory: float, rate: float, **more) -> Chip:
@@ -39,10 +37,10 @@ def _chip(name: str, flops: float, memory: float, rate: float, **more) -> Chip:
 
 
 CHIPS: dict[str, Chip] = {
-    "v4": _chip("v4", 275, 32, 1228, link_rate=50e9, dimensions=3, largest_ring=4),
-    "v5e": _chip("v5e", 197, 16, 819, link_rate=50e9, dimensions=2, largest_ring=16),
-    "v5p": _chip("v5p", 459, 95, 2765, link_rate=100e9, dimensions=3, largest_ring=4),
-    "v6e": _chip("v6e", 918, 32, 1640, link_rate=100e9, dimensions=2, largest_ring=16),
+    "v4": _chip("v4", 275, 32, 1228, link_rate=50e9, dimensions=3),
+    "v5e": _chip("v5e", 197, 16, 819, link_rate=50e9, dimensions=2),
+    "v5p": _chip("v5p", 459, 95, 2765, link_rate=100e9, dimensions=3),
+    "v6e": _chip("v6e", 918, 32, 1640, link_rate=100e9, dimensions=2),
 }
 """Chips by name. Sources: the pages on v4, v5e, v5p and v6e at cloud.google.com/tpu,
 read on 2026-11-23; a link's rate is the chip's interconnect rate by its links (2,400,

@@ -2,14 +2,14 @@
 
 The compiler's own counts take a loop's body once. Here every collective is multiplied
 by the trips of the loops around it, as far as the text tells them; loops whose trips
-are known at run time only (over micro-batches) are counted once and marked.
+are known at run time only (over micro-batches) are counted once and named.
 """
 
 import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = ["Collective", "find_collectives", "transfer_seconds"]
 
@@ -20,7 +20,9 @@ _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
 _COLLECTIVE = re.compile(rf"= (.*?) ({_KINDS})(-start)?\(")
 _SHAPE = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
-_CALLS = re.compile(r"(calls|to_apply|body|condition)=%?([\w.\-]+)")
+_CALLS = re.compile(
+    r"(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
+)
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
@@ -34,70 +36,91 @@ class Collective:
       size: Bytes of the whole value on one device: gathered, or before scattering.
       devices: Devices of a group.
       times: How often it runs, loops of known length included.
-      repeated: Whether it stands in a loop of unknown length, of which `times` counts
-        one trip.
+      loop: The loop of unknown length that it stands in, of which `times` counts one
+        trip: the scope that is named in it, "" if none is. None outside such loops.
     """
 
     kind: str
     size: float
     devices: int
     times: int
-    repeated: bool
+    loop: str | None
 
 
-def find_collectives(text: str, num_devices: int) -> list[Collective]:
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """How often a computation runs, in which loop of unknown length, in whose body."""
+
+    count: int
+    loop: str | None
+    body: str
+
+
+def find_collectives(
+    text: str, num_devices: int, scopes: Sequence[str] = ()
+) -> list[Collective]:
     """The collectives of a compiled program.
 
     Args:
       text: `compiled.as_text()`.
       num_devices: Devices the program is for.
+      scopes: Names of `jax.named_scope` that tell loops of unknown length apart.
 
     Returns:
       One entry per collective of the text; those among one device are left out.
     """
     bodies, entry = _computations(text)
-    times = _multipliers(bodies, entry)
-    found: dict[str, Collective] = {}
+    places = _places(bodies, entry, scopes)
+    found: dict[tuple, Collective] = {}
     for name, lines in bodies.items():
-        count, repeated = times.get(name, (0, False))
+        place = places.get(name)
         for index, line in enumerate(lines):
             match = _COLLECTIVE.search(line)
-            if not match or not count:
+            if not match or place is None:
                 continue
-            one = _collective(match, line, name, num_devices, count, repeated)
+            one = _collective(match, line, name, num_devices, place)
+            if one.devices == 1:
+                continue
+            # Start, steps and end of one transfer show it several times, in
+            # computations of their own. Those that scatter share a channel.
             channel = re.search(r"channel_id=(\d+)", line)
-            # Start and end of one transfer show it twice, in computations of their own.
-            key = f"{one.kind} {channel[1]}" if channel else f"{name} {index}"
-            if one.devices > 1 and count > getattr(found.get(key), "times", 0):
+            key: tuple = (name, index)
+            if channel and "all-reduce-scatter" not in name:
+                key = (place.body, one.kind, channel[1])
+            if key not in found or one.times > found[key].times:
                 found[key] = one
     return list(found.values())
 
 
-def transfer_seconds(
-    items: Iterable[Collective], *, link_rate: float, repeats: int = 1
-) -> float:
-    """Seconds the links need at least, nothing overlapping.
+def transfer_seconds(items: Iterable[Collective], *, link_rate: float) -> float:
+    """Seconds the links need at least; loops of unknown length count once.
 
-    A ring around the group is assumed, used in both directions: a gathered value passes
-    every device but for its own part, a reduced one twice.
+    Nothing overlaps. A ring around the group is assumed, used in both directions: a
+    gathered value passes every device but for its own part, a reduced one twice. When
+    all send to all, a part of 1/n of the value goes to each of the others, n / 4 hops
+    away on average.
 
     Args:
       items: From `find_collectives`.
       link_rate: Bytes a second over a link, in one direction.
-      repeats: Trips of the loop of unknown length.
 
     Returns:
       Seconds.
     """
     seconds = 0.0
     for item in items:
-        share = item.size * (item.devices - 1) / item.devices
-        passes = {"all-reduce": 2.0, "all-to-all": 0.5}.get(item.kind, 1.0)
-        if item.kind == "collective-permute":
-            share = item.size
-        times = item.times * (repeats if item.repeated else 1)
-        seconds += times * passes * share / (2 * link_rate)
+        passes = _passes(item.kind, item.devices)
+        seconds += item.times * passes * item.size / (2 * link_rate)
     return seconds
+
+
+def _passes(kind: str, devices: int) -> float:
+    """How many times its size a value crosses the links out of a device of a ring."""
+    if kind == "collective-permute":
+        return 1.0
+    if kind == "all-to-all":  # distances to the others add up to n^2 / 4
+        return devices**2 // 4 / devices
+    return (2.0 if kind == "all-reduce" else 1.0) * (devices - 1) / devices
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
@@ -116,30 +139,62 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     return bodies, entry
 
 
-def _multipliers(
-    bodies: dict[str, list[str]], entry: str
-) -> dict[str, tuple[int, bool]]:
-    """How often each computation runs, and whether in a loop of unknown length."""
-    times: dict[str, tuple[int, bool]] = {}
-    queue = collections.deque([(entry, 1, False)])
+def _places(
+    bodies: dict[str, list[str]], entry: str, scopes: Sequence[str]
+) -> dict[str, _Place]:
+    """Where each computation that runs stands."""
+    places: dict[str, _Place] = {}
+    queue = collections.deque([(entry, _Place(1, None, entry))])
     while queue:
-        name, count, repeated = queue.popleft()
-        known = times.get(name)
-        if name not in bodies or (known and known >= (count, repeated)):
+        name, place = queue.popleft()
+        known = places.get(name)
+        if name not in bodies or (known and known.count >= place.count):
             continue
-        times[name] = (count, repeated)
+        places[name] = place
         for line in bodies[name]:
-            called = dict(_CALLS.findall(line))
+            called = _CALLS.findall(line)
+            inner = place
+            if " while(" in line:
+                inner = _inside(place, dict(called), line, bodies, scopes)
+            names = [other for _, other in called]
             branches = _BRANCHES.search(line)
-            names = [] if not branches else re.findall(r"[\w.\-]+", branches[1])
-            trips: int | None = 1
-            if "body" in called:
-                trips = _trips(line, called.get("condition", ""), bodies)
-            for _, other in _CALLS.findall(line):
-                names.append(other)
-            for other in names:
-                queue.append((other, count * (trips or 1), repeated or trips is None))
-    return times
+            if branches:
+                names += re.findall(r"[\w.\-]+", branches[1])
+            queue.extend((other, inner) for other in names)
+    return places
+
+
+def _inside(
+    place: _Place,
+    called: dict[str, str],
+    line: str,
+    bodies: dict[str, list[str]],
+    scopes: Sequence[str],
+) -> _Place:
+    """The place of a loop's body."""
+    body, trips = called["body"], _trips(line, called["condition"], bodies)
+    loop = place.loop
+    if trips is None and loop is None:
+        loop = _scope_in(body, bodies, scopes)
+    return _Place(place.count * (trips or 1), loop, body)
+
+
+def _scope_in(name: str, bodies: dict[str, list[str]], scopes: Sequence[str]) -> str:
+    """The scope that most operations of a computation are named after, "" for none."""
+    if not scopes:
+        return ""
+    named = re.compile(rf'op_name="[^"]*[/(]({"|".join(scopes)})[/)"]')
+    counts: collections.Counter[str] = collections.Counter()
+    pending, seen = [name], set()
+    while pending:
+        one = pending.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        for line in bodies.get(one, ()):
+            counts.update(named.findall(line))
+            pending += [other for _, other in _CALLS.findall(line)]
+    return counts.most_common(1)[0][0] if counts else ""
 
 
 def _trips(line: str, condition: str, bodies: dict[str, list[str]]) -> int | None:
@@ -156,27 +211,49 @@ def _trips(line: str, condition: str, bodies: dict[str, list[str]]) -> int | Non
 
 
 def _collective(
-    match: re.Match[str],
-    line: str,
-    name: str,
-    num_devices: int,
-    count: int,
-    repeated: bool,
+    match: re.Match[str], line: str, name: str, num_devices: int, place: _Place
 ) -> Collective:
     kind, devices = match[2], _group_size(line, num_devices)
-    sizes = [
-        _SIZES.get(dtype, 4) * math.prod(int(d) for d in shape.split(",") if d)
-        for dtype, shape in _SHAPE.findall(match[1])
-    ]
-    # A start holds operands and results; else a tuple is several values sent at once.
-    size = max(sizes, default=0) if match[3] else sum(sizes)
-    if kind == "reduce-scatter":
+    starts = match[3] is not None
+    size = _started_size(kind, match[1]) if starts else _size(match[1])
+    if kind == "reduce-scatter" and not starts:
         size *= devices
     elif kind == "all-reduce" and "all-reduce-scatter" in name:
         kind = "reduce-scatter"
     return Collective(
-        kind=kind, size=size, devices=devices, times=count, repeated=repeated
+        kind=kind, size=size, devices=devices, times=place.count, loop=place.loop
     )
+
+
+def _started_size(kind: str, shape: str) -> float:
+    """Bytes of a transfer from what its start gives: operands, results, more.
+
+    Only that of an all-reduce gives results alone.
+    """
+    parts = _parts(shape)
+    if kind == "all-reduce" or len(parts) < 2:
+        return _size(shape)
+    return _size(parts[0] if kind == "reduce-scatter" else parts[1])
+
+
+def _size(shape: str) -> float:
+    """Bytes of all arrays of a shape; a tuple is several values sent at once."""
+    return sum(
+        _SIZES.get(dtype, 4) * math.prod(int(d) for d in dims.split(",") if d)
+        for dtype, dims in _SHAPE.findall(shape)
+    )
+
+
+def _parts(shape: str) -> list[str]:
+    """The elements of a tuple's shape; none of another."""
+    parts, depth = [], 0
+    for sign in shape[1:-1] if shape.startswith("(") else "":
+        depth += (sign in "([{") - (sign in ")]}")
+        if not parts or (sign == "," and not depth):
+            parts.append("")
+        if sign != "," or depth:
+            parts[-1] += sign
+    return parts
 
 
 def _group_size(line: str, num_devices: int) -> int:

@@ -1,4 +1,4 @@
-"""Compiles the real train, sampling and acting steps for a TPU that is not there.
+"""Compiles the real train and acting steps for a TPU that is not there.
 
 `python -m stepjax.launch.compile_check --model qwen2.5-vl-7b --topology v5e:8x8
 --mesh.fsdp 16 --mesh.tensor 4` needs the `libtpu` package, one CPU core and about two
@@ -7,7 +7,6 @@ with 0 if the run fits, 1 if it does not (with what to change), 2 for a bad comm
 """
 
 import argparse
-import collections
 import contextlib
 import dataclasses
 import importlib.metadata
@@ -17,20 +16,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepjax.launch.check_args import config_of, parse_args, workload_of
+from stepjax.launch.check_acting import check_acting
+from stepjax.launch.check_args import (
+    batch_shape,
+    check_values,
+    config_of,
+    parse_args,
+    workload_of,
+)
 from stepjax.launch.check_report import print_report, suggestion
-from stepjax.launch.collectives import transfer_seconds
+from stepjax.launch.collectives import Collective, transfer_seconds
 from stepjax.launch.compiling import compile_program
 from stepjax.launch.roofline import (
     MeshSizes,
     Round,
     Times,
+    optimizer_times,
+    pass_times,
     round_times,
-    sample_times,
-    train_times,
 )
 from stepjax.launch.topologies import Topology, describe_topology
-from stepjax.launch.work import forward_flops, train_flops
+from stepjax.launch.work import train_flops
 
 __all__ = ["check", "main"]
 
@@ -63,75 +69,86 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
       ValueError: If a setting is wrong, in one line.
       ImportError: If `libtpu` is missing.
     """
+    check_values(args)
     topology = describe_topology(args.topology)
     import jax
 
-    from stepjax.launch.programs import ProgramSettings
-    from stepjax.training.sharding import make_mesh
+    from stepjax.launch.programs import device_bytes, train_state_shapes
 
     config = config_of(args.model)
-    mesh = make_mesh(args.data, args.fsdp, args.tensor, devices=topology.devices)
+    mesh = _mesh_of_a_run(args, config, topology)
     sizes = MeshSizes(**mesh.shape)
-    work = workload_of(args, config)
-    prompts = -(-max(1, args.rows_per_update // args.group) // sizes.shards)
-    micro = args.micro_batch or sizes.shards
-    prompts = -(-prompts * sizes.shards // micro) * micro
-    rows = args.sample_rows or -(-256 // sizes.shards) * sizes.shards
-    single = 0 if args.only_groups else -(-args.rows_per_update // micro) * micro
-    for name, value in (("--micro-batch", micro), ("--sample-rows", rows)):
-        if value % sizes.shards:
-            raise ValueError(
-                f"{name} {value} is not divisible by data * fsdp = {sizes.shards}; "
-                f"choose {-(-value // sizes.shards) * sizes.shards}."
-            )
-    settings = ProgramSettings(
-        work=work,
-        group=args.group,
-        prompts=prompts,
-        single_rows=single,
-        micro_batch=micro,
-        sample_rows=rows,
-        slots=args.slots,
-        remat=args.remat,
-        moments=args.moments,
-        attention=args.attention,
-        frozen=tuple(args.freeze),
-        sequence=not args.no_sequence,
-    )
+    settings = _settings(args, config, sizes)
     result: dict[str, Any] = {
         "model": args.model,
         "topology": topology.name,
         "chips": sizes.devices,
         "chip_memory": topology.chip.memory,
         "mesh": dataclasses.asdict(sizes),
-        "work": dataclasses.asdict(work),
+        "work": dataclasses.asdict(settings.work),
         "settings": {
             name: getattr(settings, name)
             for name in (
-                *("group", "prompts", "single_rows", "micro_batch"),
-                *("sample_rows", "slots", "remat"),
+                *("group", "prompts", "single_rows", "micro_batch", "slots"),
+                *("group_prompts", "remat", "moments", "attention", "sequence"),
             )
         }
-        | {"moments": args.moments, "attention": args.attention}
-        | {"effort": args.effort}
-        | {"sequence": settings.sequence},
+        | {"effort": args.effort, "rows_per_update": args.rows_per_update},
         "versions": {
             "jax": jax.__version__,
             "libtpu": importlib.metadata.version("libtpu"),
         },
+        # The train state stays where it is while a process acts.
+        "resident": device_bytes(train_state_shapes(config, mesh, settings)),
     }
     with _effort(args.effort):
         if args.only in (None, "train"):
-            result["train"] = _train(config, topology, mesh, sizes, settings)
-        if args.only in (None, "sample"):
-            result["sample"] = _sample(config, topology, mesh, sizes, settings)
+            result["train"] = _train(args, config, topology, sizes, mesh, settings)
+            reused = result["train"].get("reused", 0)  # as it lies in memory
+            result["resident"] = max(result["resident"], reused)
         if args.only in (None, "act"):
-            result["act"] = _act(config, topology, mesh, settings)
-    result["fits"], result["resident"] = _fits(result)
+            result["act"] = check_acting(config, topology, mesh, settings)
+    result["fits"] = _fits(result)
     result["suggestion"] = None if result["fits"] else suggestion(result)
     if args.only is None and result["fits"]:
-        result["round"] = _round(args, config, topology, sizes, settings, result)
+        result["round"] = _round(args, result)
     return result
+
+
+def _mesh_of_a_run(args: argparse.Namespace, config: Any, topology: Topology) -> Any:
+    """The mesh that a run makes: devices that act together lie in one process."""
+    from stepjax.models.qwen_vl.acting import groups_in_processes
+    from stepjax.models.qwen_vl.model import make_qwen_vl
+    from stepjax.models.qwen_vl.sharding import check_model_mesh
+    from stepjax.training.sharding import make_mesh
+
+    mesh = make_mesh(args.data, args.fsdp, args.tensor, devices=topology.devices)
+    if mesh.size == 1:
+        return mesh
+    check_model_mesh(make_qwen_vl(config), mesh)
+    return groups_in_processes(mesh)
+
+
+def _settings(args: argparse.Namespace, config: Any, sizes: MeshSizes) -> Any:
+    from stepjax.launch.programs import ProgramSettings
+
+    micro, single, groups = batch_shape(
+        args.rows_per_update, args.rows_per_pass, sizes.shards
+    )
+    return ProgramSettings(
+        work=workload_of(args, config),
+        group=args.group,
+        prompts=groups,
+        single_rows=0 if args.only_groups else single,
+        micro_batch=micro,
+        slots=args.slots,
+        prefill_rows=min(4, args.slots),
+        remat=args.remat,
+        moments=args.moments,
+        attention=args.attention,
+        frozen=tuple(args.freeze),
+        sequence=not args.no_sequence,
+    )
 
 
 @contextlib.contextmanager
@@ -148,159 +165,110 @@ def _effort(name: str) -> Iterator[None]:
 
 
 def _train(
-    config: Any, topology: Topology, mesh: Any, sizes: MeshSizes, settings: Any
-) -> dict[str, Any]:
-    from stepjax.launch.programs import lower_train_step
-
-    found = compile_program(lower_train_step(config, mesh, settings), sizes.devices)
-    remat, group = settings.remat != "none", settings.group
-    trained = not any("vision" in pattern for pattern in settings.frozen)
-    model, run = train_flops(
-        config, settings.work, group=group, remat=remat, vision=trained
-    )
-    times = train_times(
-        config,
-        topology.chip,
-        sizes,
-        settings.work,
-        prompts=settings.prompts,
-        group=group,
-        micro_batch=settings.micro_batch,
-        remat=remat,
-        vision=trained,
-        scores=settings.attention == "plain",
-        moment_bytes=2 if settings.moments == "bfloat16" else 4,
-        link_seconds=transfer_seconds(
-            found.pop("items"),
-            link_rate=topology.chip.link_rate,
-            repeats=settings.prompts // settings.micro_batch,
-        ),
-    )
-    return found | {
-        "model_flops": settings.prompts * model,
-        "run_flops": settings.prompts * run,
-        "times": dataclasses.asdict(times),
-    }
-
-
-def _sample(
-    config: Any, topology: Topology, mesh: Any, sizes: MeshSizes, settings: Any
-) -> dict[str, Any]:
-    from stepjax.launch.programs import lower_sampling
-
-    found = compile_program(lower_sampling(config, mesh, settings), sizes.devices)
-    seconds = transfer_seconds(found.pop("items"), link_rate=topology.chip.link_rate)
-    flops = forward_flops(config, settings.work, group=settings.sample_group)
-    prefill, decode = sample_times(
-        config,
-        topology.chip,
-        sizes,
-        settings.work,
-        prompts=settings.sample_rows,
-        group=settings.sample_group,
-        scores=settings.attention == "plain",
-        link_seconds=seconds,
-    )
-    total = settings.sample_rows * sum(flops.values())
-    return found | {
-        "model_flops": total,
-        "run_flops": total,
-        "prefill": dataclasses.asdict(prefill),
-        "decode": dataclasses.asdict(decode),
-    }
-
-
-def _act(config: Any, topology: Topology, mesh: Any, settings: Any) -> dict[str, Any]:
-    """The programs of a process whose episodes run; each needs only its own chips."""
-    from stepjax.models.qwen_vl.acting import groups_in_processes
-
-    own, where = groups_in_processes(mesh), topology.name
-    try:
-        found = _compile_acting(config, own, settings)
-    except ValueError as error:
-        if "limited ICI routing" not in str(error):
-            raise
-        # For some kinds of chips the compiler wants a slice whole; a host's is enough.
-        host = _host_slice(topology)
-        own, where = _mesh_on(host, own.shape["tensor"]), host.name
-        found = _compile_acting(config, own, settings)
-    largest = max(found, key=lambda name: found[name]["total"])
-    return (
-        found
-        | {"total": found[largest]["total"], "largest": largest, "slice": where}
-        | {name: found[largest][name] for name in ("limit",) if name in found[largest]}
-    )
-
-
-def _compile_acting(config: Any, mesh: Any, settings: Any) -> dict[str, Any]:
-    from stepjax.launch.programs import lower_acting
-
-    lowered = lower_acting(config, mesh, settings)
-    found = {name: compile_program(each, 1) for name, each in lowered.items()}
-    for program in found.values():
-        del program["items"], program["collectives"]
-    return found
-
-
-def _host_slice(topology: Topology) -> Topology:
-    """A slice with the chips of one process of `topology`."""
-    counts = collections.Counter(d.process_index for d in topology.devices)
-    shape = {1: "1x1", 4: "2x2", 8: "2x4"}[counts[0]]
-    return describe_topology(f"{topology.chip.name}:{shape}")
-
-
-def _mesh_on(topology: Topology, tensor: int) -> Any:
-    from stepjax.training.sharding import make_mesh
-
-    return make_mesh(1, -1, tensor, devices=topology.devices)
-
-
-def _fits(result: dict[str, Any]) -> tuple[bool, float]:
-    """Whether all programs fit, the train state staying where it is meanwhile."""
-    train = result.get("train", {})
-    samplers = [result[name] for name in ("sample", "act") if name in result]
-    resident = train.get("arguments", 0.0) if samplers else 0.0
-    beside = max((found["total"] for found in samplers), default=0.0)
-    largest = max(train.get("total", 0.0), beside + resident)
-    refused = any("limit" in found for found in (train, *samplers))
-    return largest <= result["chip_memory"] and not refused, resident
-
-
-def _round(
     args: argparse.Namespace,
     config: Any,
     topology: Topology,
     sizes: MeshSizes,
+    mesh: Any,
     settings: Any,
-    result: dict[str, Any],
-) -> dict[str, float]:
-    names = [field.name for field in dataclasses.fields(Round)]
-    plan = Round(**{name: getattr(args, f"round_{name}") for name in names})
+) -> dict[str, Any]:
+    from stepjax.launch import programs
+
+    scopes = (programs.GROUP_PASS, programs.SINGLE_PASS)
+    lowered = programs.lower_train_step(config, mesh, settings)
+    found = compile_program(lowered, sizes.devices, scopes)
+    seconds = _link_seconds(found.pop("items"), scopes, topology.chip.link_rate)
+    if not settings.single_rows:  # left out: a pass sends weights above all
+        seconds[scopes[1]] = seconds[scopes[0]] or seconds[None]
     remat = settings.remat != "none"
-    single, group = (
-        train_flops(config, settings.work, group=size, remat=remat, vision=True)[1]
-        for size in (1, settings.group)
+    trained = not any("vision" in pattern for pattern in settings.frozen)
+    update = -(-args.rows_per_update // settings.group)  # prompts, if all are grouped
+    passes = -(-update // settings.micro_batch)
+    model, run = train_flops(
+        config, settings.work, group=settings.group, remat=remat, vision=trained
     )
-    decode = Times(**result["sample"]["decode"])
-    together = sample_times(
+    of_group, of_single = (
+        pass_times(
+            config,
+            topology.chip,
+            sizes,
+            settings.work,
+            prompts=settings.micro_batch,
+            group=group,
+            remat=remat,
+            vision=trained,
+            scores=settings.attention == "plain",
+            link_seconds=seconds[scope],
+        )
+        for group, scope in zip((settings.group, 1), scopes, strict=True)
+    )
+    once = optimizer_times(
         config,
         topology.chip,
         sizes,
-        settings.work,
-        prompts=settings.sample_rows,
-        group=settings.group,
-        scores=settings.attention == "plain",
-        link_seconds=settings.group * decode.links,
-    )[1]
+        moment_bytes=2 if settings.moments == "bfloat16" else 4,
+        link_seconds=seconds[None],
+    )
+    return found | {
+        "update_prompts": update,
+        "model_flops": update * model,
+        "run_flops": update * run,
+        "times": dataclasses.asdict(of_group.scaled(passes) + once),
+        "group_pass": dataclasses.asdict(of_group),
+        "single_pass": dataclasses.asdict(of_single),
+        "once": dataclasses.asdict(once),
+    }
+
+
+def _link_seconds(
+    items: list[Collective], scopes: tuple[str, str], link_rate: float
+) -> dict[str | None, float]:
+    """Seconds of a trip of each of the two loops, and of what is outside of them.
+
+    A loop of one trip at most is none to the compiler: it counts as outside.
+    """
+    if any(item.loop == "" for item in items):
+        raise ValueError(
+            "the compiled train step has a loop that is neither over groups nor over "
+            "single rows, so its transfers cannot be added up; please report it."
+        )
+    return {
+        loop: transfer_seconds(
+            [item for item in items if item.loop == loop], link_rate=link_rate
+        )
+        for loop in (None, *scopes)
+    }
+
+
+def _fits(result: dict[str, Any]) -> bool:
+    """Whether all programs fit, the train state staying where it is meanwhile."""
+    found = [result[name] for name in ("train", "act") if name in result]
+    largest = result.get("train", {}).get("total", 0.0)
+    if "act" in result:
+        largest = max(largest, result["act"]["total"] + result["resident"])
+    refused = any("limit" in program for program in found)
+    return largest <= result["chip_memory"] and not refused
+
+
+def _round(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, float]:
+    names = [field.name for field in dataclasses.fields(Round)]
+    plan = Round(**{name: getattr(args, f"round_{name}") for name in names})
+    train, act, settings = result["train"], result["act"], result["settings"]
+    processes = result["chips"] // act["chips"]
+    # Slots without an environment decode too.
+    busy = min(settings["slots"], plan.environments / processes)
     return round_times(
         plan,
-        update=Times(**result["train"]["times"]),
-        update_prompts=settings.prompts,
-        single_share=single / group,
-        prefill=Times(**result["sample"]["prefill"]),
-        decode=decode,
-        sample_rows=settings.sample_rows,
-        group_decode=together,
+        processes=processes,
+        prefill=Times(**act["times"]["prefill"]).scaled(1 / act["prefill_rows"]),
+        decode=Times(**act["times"]["decode"]).scaled(1 / busy),
+        groups=Times(**act["times"]["groups"]).scaled(1 / settings["group_prompts"]),
+        rows_per_update=settings["rows_per_update"],
+        group=settings["group"],
+        micro_batch=settings["micro_batch"],
+        group_pass=Times(**train["group_pass"]),
+        single_pass=Times(**train["single_pass"]),
+        once=Times(**train["once"]),
     )
 
 

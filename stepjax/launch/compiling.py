@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from stepjax.launch.collectives import find_collectives
@@ -11,16 +12,20 @@ from stepjax.launch.topologies import quiet_stderr
 __all__ = ["compile_program"]
 
 
-def compile_program(lowered: Any, devices: int) -> dict[str, Any]:
+def compile_program(
+    lowered: Any, devices: int, scopes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Memory per chip and collectives of a program.
 
     Args:
       lowered: What `jax.jit(...).lower` returns.
       devices: Devices it is for.
+      scopes: As in `find_collectives`.
 
     Returns:
       Bytes by kind and "total", "collectives" as dicts and "items" as they were found,
-      and "seconds". If the compiler finds no room: "limit" and no kinds.
+      and "seconds"; "reused" are the arguments that are given up for results. If the
+      compiler finds no room: "limit" and no kinds.
 
     Raises:
       ValueError: If the compiler refuses for another reason.
@@ -44,13 +49,14 @@ def compile_program(lowered: Any, devices: int) -> dict[str, Any]:
             "seconds": time.monotonic() - began,
         }
     memory = compiled.memory_analysis()
-    items = find_collectives(compiled.as_text(), devices)
+    items = find_collectives(compiled.as_text(), devices, scopes)
     arguments = memory.argument_size_in_bytes
     fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
     total = arguments + fresh + memory.temp_size_in_bytes
     return {
         "arguments": arguments,
         "outputs": fresh,
+        "reused": memory.alias_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "total": total + memory.generated_code_size_in_bytes,
         "collectives": [dataclasses.asdict(item) for item in items],

@@ -1,30 +1,29 @@
-"""The programs a run is made of, lowered for shapes and never run: train and sample."""
+"""The programs a run is made of, lowered for shapes and never run: train and act."""
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from stepjax.kernels.success_rate import init_success_rate
 from stepjax.launch.work import Workload
 from stepjax.losses.step_grpo import step_grpo_loss
-from stepjax.models.qwen_vl.acting import ACTING_RULES, acting_mesh
+from stepjax.models.qwen_vl.acting import ACTING_RULES, acting_mesh, model_on_mesh
 from stepjax.models.qwen_vl.casting import used_types
 from stepjax.models.qwen_vl.dimensions import QwenVLConfig
 from stepjax.models.qwen_vl.engine_programs import make_programs
 from stepjax.models.qwen_vl.engine_sizes import EngineSizes
-from stepjax.models.qwen_vl.generate import generate
 from stepjax.models.qwen_vl.model import QwenVL, make_qwen_vl
 from stepjax.models.qwen_vl.packed import make_packed_evaluate
+from stepjax.models.qwen_vl.policy import make_qwen_vl_policy
 from stepjax.models.qwen_vl.prompt import VLPrompt
 from stepjax.models.qwen_vl.sharding import (
     ACTIVATION_RULES,
-    PARAM_RULES,
     SEQUENCE_RULES,
     activation_constraint,
     param_rules,
@@ -38,15 +37,17 @@ from stepjax.training.step import jit_train_step, make_train_step
 from stepjax.types import PolicyOutput, StepBatch
 
 __all__ = [
-    "SAMPLING_RULES",
+    "GROUP_PASS",
+    "SINGLE_PASS",
     "ProgramSettings",
+    "device_bytes",
     "lower_acting",
-    "lower_sampling",
     "lower_train_step",
+    "train_state_shapes",
 ]
 
-SAMPLING_RULES = PARAM_RULES | {"embed": None, "vision_embed": None}
-"""While sampling, weights lie whole on each `tensor` group: nothing is gathered."""
+GROUP_PASS, SINGLE_PASS = "pass_of_groups", "pass_of_single_rows"
+"""Scopes of the two loops of a train step, over groups and over rows alone."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,12 +57,12 @@ class ProgramSettings:
     Attributes:
       work: Shapes of a step.
       group: Responses that share a prompt, G.
-      prompts: Prompts of an update, Q.
-      single_rows: Rows of an update with a prompt of their own, beside the groups.
+      prompts: Places for groups in an update, Q.
+      single_rows: Places for rows with a prompt of their own, beside the groups.
       micro_batch: Prompts of one forward and backward pass, over all devices.
-      sample_rows: Prompts sampled from at once, over all devices.
-      sample_group: Responses sampled from each.
       slots: Responses that grow at the same time in a process, in episodes.
+      prefill_rows: Prompts that a process reads at once for them.
+      group_prompts: Prompts whose groups a process samples at once.
       remat: "none", "full" or "dots".
       moments: Type of Adam's moments, "float32" or "bfloat16".
       frozen: Regular expressions of parameters that do not learn.
@@ -75,9 +76,9 @@ class ProgramSettings:
     prompts: int = 64
     single_rows: int = 0
     micro_batch: int = 16
-    sample_rows: int = 64
-    sample_group: int = 1
     slots: int = 16
+    prefill_rows: int = 4
+    group_prompts: int = 8
     remat: str = "full"
     moments: str = "float32"
     frozen: Sequence[str] = ()
@@ -102,30 +103,24 @@ def lower_train_step(
     Raises:
       ValueError: If the mesh does not divide the model or the batch.
     """
-    rules = SEQUENCE_RULES if settings.sequence else ACTIVATION_RULES
-    model = make_qwen_vl(
-        config,
-        remat=settings.remat,
-        attention=settings.attention,
-        constrain=activation_constraint(mesh, rules),
-        mesh=mesh,
-    )
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    trainable = trainable_mask(shapes, settings.frozen) if settings.frozen else None
-    tx = make_adamw(1e-6, max_grad_norm=1.0, moments_dtype=settings.moments)
-    state = jax.eval_shape(
-        functools.partial(_init_state, model, tx, trainable, settings.num_tasks)
-    )
+    model, trainable, tx = _trained(config, mesh, settings)
+    evaluate = make_packed_evaluate(model)
+
+    def policy(params: Any, prompt: Any, tokens: jax.Array, mask: jax.Array) -> Any:
+        with jax.named_scope(GROUP_PASS if tokens.ndim == 3 else SINGLE_PASS):
+            return evaluate(params, prompt, tokens, mask, temperature=0.7)
+
     step = make_train_step(
-        functools.partial(make_packed_evaluate(model), temperature=0.7),
+        policy,
         tx,
         _loss,
         micro_batch_size=settings.micro_batch,
         trainable=trainable,
     )
+    state = train_state_shapes(config, mesh, settings)
     jitted = jit_train_step(
         step,
-        state_sharding=infer_state_sharding(state, mesh, param_rules(model, mesh)),
+        state_sharding=jax.tree.map(lambda leaf: leaf.sharding, state),
         batch_sharding=batch_sharding(mesh),
     )
     batch = _batch(settings, (settings.prompts, settings.group))
@@ -134,8 +129,10 @@ def lower_train_step(
     return jitted.jitted.lower(state, batch)
 
 
-def lower_sampling(config: QwenVLConfig, mesh: Mesh, settings: ProgramSettings) -> Any:
-    """The sampler of a run, prefill and all decoding, lowered for a mesh.
+def train_state_shapes(
+    config: QwenVLConfig, mesh: Mesh, settings: ProgramSettings
+) -> Any:
+    """What is trained, with its optimizer: shapes, types and places.
 
     Args:
       config: The model.
@@ -143,45 +140,34 @@ def lower_sampling(config: QwenVLConfig, mesh: Mesh, settings: ProgramSettings) 
       settings: The rest.
 
     Returns:
-      What `jax.jit(...).lower` returns.
+      A `TrainState` of `jax.ShapeDtypeStruct`s with shardings.
 
     Raises:
       ValueError: If the mesh does not divide the model.
     """
-    model = make_qwen_vl(
-        config,
-        param_dtype=jnp.bfloat16,
-        attention=settings.attention,
-        constrain=activation_constraint(mesh),
-        mesh=mesh,
+    model, trainable, tx = _trained(config, mesh, settings)
+    state = jax.eval_shape(
+        functools.partial(_init_state, model, tx, trainable, settings.num_tasks)
     )
-    work = settings.work
-    sample = functools.partial(
-        generate,
-        model,
-        temperature=0.7,
-        max_new_tokens=work.response,
-        stop_tokens=(config.eos_token_id or 0,),
+    return _placed(state, infer_state_sharding(state, mesh, param_rules(model, mesh)))
+
+
+def device_bytes(shapes: Any) -> int:
+    """Bytes on each device of arrays that are described with shardings.
+
+    Args:
+      shapes: Pytree of `jax.ShapeDtypeStruct`s with shardings.
+    """
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(shapes)
     )
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    rows = NamedSharding(mesh, P(("data", "fsdp")))
-    jitted = jax.jit(
-        sample,
-        in_shardings=(param_sharding(model, mesh, SAMPLING_RULES), rows, rows),
-        out_shardings=rows,
-    )
-    keys = jax.eval_shape(
-        lambda: jax.random.split(
-            jax.random.key(0), (settings.sample_rows, settings.sample_group)
-        )
-    )
-    return jitted.lower(params, _prompts(settings.sample_rows, work), keys)
 
 
 def lower_acting(
     config: QwenVLConfig, mesh: Mesh, settings: ProgramSettings
-) -> dict[str, Any]:
-    """What a process acts with while episodes run, lowered for its own devices.
+) -> tuple[dict[str, Any], int]:
+    """What a process acts with in a round, lowered for its own devices.
 
     Args:
       config: The model.
@@ -189,15 +175,18 @@ def lower_acting(
       settings: The rest.
 
     Returns:
-      Two programs of an engine: "join", which reads prompts, and "advance", which
-      decodes; each what `jax.jit(...).lower` returns.
+      Three programs: an engine's "join", which reads prompts, and "advance", which
+      decodes, while episodes run; and "groups", which samples the other members of
+      step-level groups after them. Each is what `jax.jit(...).lower` returns. And the
+      bytes on a device of the engine's slots, which stay while groups are sampled.
 
     Raises:
       ValueError: If a `tensor` group does not lie within a process.
     """
     model = make_qwen_vl(config, attention=settings.attention)
     own = acting_mesh(model, mesh)
-    work, rows = settings.work, min(4, settings.slots)
+    work, rows = settings.work, settings.prefill_rows
+    stops = (config.eos_token_id or 0,)
     programs = make_programs(
         model,
         own,
@@ -205,7 +194,7 @@ def lower_acting(
             slots=settings.slots, prompt_buckets=(work.prompt,), prefill_rows=rows
         ),
         most=work.response,
-        stop_tokens=(config.eos_token_id or 0,),
+        stop_tokens=stops,
         top_p=1.0,
     )
     shapes = jax.eval_shape(model.init, jax.random.key(0))
@@ -217,12 +206,9 @@ def lower_acting(
         used_types(model, shapes),
         param_sharding(model, own, ACTING_RULES),
     )
-    slots = jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=where
-        ),
-        jax.eval_shape(programs.empty, params),
-        programs.where,
+    slots = _placed(jax.eval_shape(programs.empty, params), programs.where)
+    policy = make_qwen_vl_policy(
+        model_on_mesh(model, own), max_new_tokens=work.response, stop_tokens=stops
     )
     heat = jax.ShapeDtypeStruct((), jnp.float32)
     return {
@@ -236,7 +222,43 @@ def lower_acting(
             temperature=heat,
         ),
         "advance": programs.advance.lower(params, slots=slots, temperature=heat),
-    }
+        "groups": jax.jit(policy.sample_group).lower(
+            params,
+            _prompts(settings.group_prompts, work),
+            _keys(settings.group_prompts, settings.group - 1),
+            temperature=heat,
+        ),
+    }, device_bytes(slots)
+
+
+def _trained(
+    config: QwenVLConfig, mesh: Mesh, settings: ProgramSettings
+) -> tuple[QwenVL, Any, Any]:
+    """The model, which of its parameters learn (None for all), and the optimizer."""
+    rules = SEQUENCE_RULES if settings.sequence else ACTIVATION_RULES
+    model = make_qwen_vl(
+        config,
+        remat=settings.remat,
+        attention=settings.attention,
+        constrain=activation_constraint(mesh, rules),
+        mesh=mesh,
+    )
+    trainable = None
+    if settings.frozen:
+        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        trainable = trainable_mask(shapes, settings.frozen)
+    tx = make_adamw(1e-6, max_grad_norm=1.0, moments_dtype=settings.moments)
+    return model, trainable, tx
+
+
+def _placed(shapes: Any, where: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        shapes,
+        where,
+    )
 
 
 def _init_state(model: QwenVL, tx: Any, trainable: Any, num_tasks: int) -> Any:
@@ -252,6 +274,10 @@ def _init_state(model: QwenVL, tx: Any, trainable: Any, num_tasks: int) -> Any:
 
 def _loss(output: PolicyOutput, batch: StepBatch) -> Any:
     return step_grpo_loss(output.log_prob, batch, entropy=output.entropy)
+
+
+def _keys(*shape: int) -> Any:
+    return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape))
 
 
 def _prompts(rows: int, work: Workload) -> VLPrompt:

@@ -6,6 +6,7 @@ of them; if nothing overlaps, their sum.
 """
 
 import dataclasses
+import math
 
 from stepjax.launch.chips import Chip
 from stepjax.launch.work import (
@@ -17,7 +18,16 @@ from stepjax.launch.work import (
 )
 from stepjax.models.qwen_vl.dimensions import QwenVLConfig
 
-__all__ = ["MeshSizes", "Round", "Times", "round_times", "sample_times", "train_times"]
+__all__ = [
+    "MeshSizes",
+    "Round",
+    "Times",
+    "decode_times",
+    "optimizer_times",
+    "pass_times",
+    "prefill_times",
+    "round_times",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +131,7 @@ class Round:
         return self.steps * self.success * (1 - self.augmented)
 
 
-def train_times(
+def pass_times(
     config: QwenVLConfig,
     chip: Chip,
     mesh: MeshSizes,
@@ -129,42 +139,34 @@ def train_times(
     *,
     prompts: int,
     group: int,
-    micro_batch: int,
     remat: bool,
     vision: bool,
     scores: bool,
-    moment_bytes: int,
     link_seconds: float,
 ) -> Times:
-    """Limits of one optimizer update.
+    """Limits of one forward and backward pass of the train step.
 
     Args:
       config: The model.
       chip: The chip.
       mesh: The mesh.
       work: Shapes.
-      prompts: Prompts of the update.
+      prompts: Prompts of the pass, over all devices.
       group: Responses that share a prompt.
-      micro_batch: Prompts of one pass, over all devices.
       remat: Whether layers are computed again.
       vision: Whether the vision tower learns.
       scores: Whether scores of attention pass through memory: not with a flash kernel.
-      moment_bytes: Bytes of one moment, 4 or 2.
-      link_seconds: From the compiled program's collectives.
+      link_seconds: From the collectives of the compiled pass.
 
     Returns:
       The times.
     """
     _, run = train_flops(config, work, group=group, remat=remat, vision=vision)
-    parameters = sum(num_params(config).values())
     passes = 3 if remat else 2
-    local = -(-prompts // mesh.shards)
     # Gathered in bfloat16, written and read once per pass; gradients likewise.
-    weights = 2 * parameters * (2 * passes + 2) / mesh.tensor
-    weights *= -(-prompts // micro_batch)
+    weights = 2 * _count(config) * (2 * passes + 2) / mesh.tensor
     entries = _entry_bytes(config, work, group, mesh.tensor, scores) * (passes + 1)
-    update = parameters * (4 * 4 + 4 * moment_bytes) / mesh.devices
-    moved = weights + local * entries + update
+    moved = weights + -(-prompts // mesh.shards) * entries
     return Times(
         compute=prompts * run / (mesh.devices * chip.flops),
         memory=moved / chip.memory_rate,
@@ -172,7 +174,66 @@ def train_times(
     )
 
 
-def sample_times(
+def optimizer_times(
+    config: QwenVLConfig,
+    chip: Chip,
+    mesh: MeshSizes,
+    *,
+    moment_bytes: int,
+    link_seconds: float,
+) -> Times:
+    """Limits of what an update does once, whatever its passes.
+
+    Args:
+      config: The model.
+      chip: The chip.
+      mesh: The mesh.
+      moment_bytes: Bytes of one moment, 4 or 2.
+      link_seconds: From the compiled train step's collectives outside its passes.
+
+    Returns:
+      The times.
+    """
+    moved = _count(config) * (4 * 4 + 4 * moment_bytes) / mesh.devices
+    return Times(compute=0.0, memory=moved / chip.memory_rate, links=link_seconds)
+
+
+def prefill_times(
+    config: QwenVLConfig,
+    chip: Chip,
+    mesh: MeshSizes,
+    work: Workload,
+    *,
+    prompts: int,
+    scores: bool,
+    link_seconds: float,
+) -> Times:
+    """Limits of reading prompts.
+
+    Args:
+      config: The model.
+      chip: The chip.
+      mesh: Of one process; weights lie whole on each group of `tensor` devices.
+      work: Shapes.
+      prompts: Prompts at once, over all devices.
+      scores: As in `pass_times`.
+      link_seconds: From the compiled program's collectives.
+
+    Returns:
+      The times.
+    """
+    read = sum(forward_flops(config, work, group=0, sampling=True).values())
+    weights = 2 * _count(config) / mesh.tensor
+    local = -(-prompts // mesh.shards)
+    moved = weights + local * _entry_bytes(config, work, 0, mesh.tensor, scores)
+    return Times(
+        compute=prompts * read / (mesh.devices * chip.flops),
+        memory=moved / chip.memory_rate,
+        links=link_seconds,
+    )
+
+
+def decode_times(
     config: QwenVLConfig,
     chip: Chip,
     mesh: MeshSizes,
@@ -180,89 +241,87 @@ def sample_times(
     *,
     prompts: int,
     group: int,
-    scores: bool,
     link_seconds: float,
-) -> tuple[Times, Times]:
-    """Limits of sampling `group` responses to each of `prompts` prompts.
+) -> Times:
+    """Limits of saying `group` responses of full length to each of some prompts.
 
     Args:
       config: The model.
       chip: The chip.
-      mesh: The mesh; weights lie whole on each group of `tensor` devices.
-      work: Shapes; responses are taken to have their full length.
+      mesh: As in `prefill_times`.
+      work: Shapes.
       prompts: Prompts at once, over all devices.
       group: Responses to each.
-      scores: As in `train_times`, in the prefill.
-      link_seconds: From the compiled program's collectives; counted with decoding,
-        which has nearly all of them.
+      link_seconds: From the compiled program's collectives.
 
     Returns:
-      Of the prefill, and of decoding.
+      The times.
     """
-    peak = mesh.devices * chip.flops
-    read = sum(forward_flops(config, work, group=0, sampling=True).values())
     said = sum(forward_flops(config, work, group=group).values())
     said -= sum(forward_flops(config, work, group=0).values())
     parts = num_params(config)
-    weights = 2 * sum(parts.values()) / mesh.tensor
-    local = -(-prompts // mesh.shards)
-    prefill = weights + local * _entry_bytes(config, work, 0, mesh.tensor, scores)
     spoken = 2 * (parts["layers"] + (parts["head"] or parts["embed"])) / mesh.tensor
-    slots = work.prompt + group * work.response / 2
-    kept = (
-        local
-        * cache_bytes(config, int(slots))
-        / min(mesh.tensor, config.text.num_kv_heads)
-    )
-    return (
-        Times(
-            compute=prompts * read / peak, memory=prefill / chip.memory_rate, links=0.0
-        ),
-        Times(
-            compute=prompts * said / peak,
-            memory=work.response * (spoken + kept) / chip.memory_rate,
-            links=link_seconds,
-        ),
+    local, slots = -(-prompts // mesh.shards), work.prompt + group * work.response / 2
+    split = min(mesh.tensor, config.text.num_kv_heads)
+    kept = local * cache_bytes(config, int(slots)) / split
+    return Times(
+        compute=prompts * said / (mesh.devices * chip.flops),
+        memory=work.response * (spoken + kept) / chip.memory_rate,
+        links=link_seconds,
     )
 
 
 def round_times(
     plan: Round,
     *,
-    update: Times,
-    update_prompts: int,
-    single_share: float,
+    processes: int,
     prefill: Times,
     decode: Times,
-    sample_rows: int,
-    group_decode: Times,
+    groups: Times,
+    rows_per_update: int,
+    group: int,
+    micro_batch: int,
+    group_pass: Times,
+    single_pass: Times,
+    once: Times,
 ) -> dict[str, float]:
     """Least seconds of a round by what it is spent on, the environments' aside.
 
     Args:
       plan: What a round holds.
-      update: Of an update of `update_prompts` groups.
-      update_prompts: Groups of an update.
-      single_share: Operations of a row alone with its prompt, as a share of a group's.
-      prefill: Of `sample_rows` prompts.
-      decode: Of one response to each.
-      sample_rows: Prompts sampled from at once.
-      group_decode: Of a group of responses to each.
+      processes: That act, each for its share of the steps.
+      prefill: Of a process, for one step.
+      decode: Likewise.
+      groups: Of a process, for the group of one step.
+      rows_per_update: Rows of an update.
+      group: Rows of a group.
+      micro_batch: Prompts of a pass.
+      group_pass: A pass of groups, over all processes.
+      single_pass: A pass of rows with prompts of their own.
+      once: What an update does once.
 
     Returns:
       Seconds of "prefill", "decode", "groups" (sampling them) and "train", and of
       "environments" by assumption.
     """
-    batches, grouped = plan.steps / sample_rows, plan.groups / sample_rows
-    trained = (plan.groups + single_share * plan.plain) / update_prompts
+    updates = math.ceil((plan.groups * group + plan.plain) / rows_per_update)
+    update = (
+        group_pass.scaled(math.ceil(plan.groups / updates / micro_batch))
+        + single_pass.scaled(math.ceil(plan.plain / updates / micro_batch))
+        + once
+    )
     waves = plan.trajectories / plan.environments
     return {
-        "prefill": batches * prefill.least,
-        "decode": batches * decode.least,
-        "groups": grouped * (prefill.least + group_decode.least),
-        "train": trained * update.least,
+        "prefill": plan.steps / processes * prefill.least,
+        "decode": plan.steps / processes * decode.least,
+        "groups": plan.groups / processes * groups.least,
+        "train": updates * update.least,
         "environments": waves * plan.turns * plan.turn_seconds,
     }
+
+
+def _count(config: QwenVLConfig) -> int:
+    return sum(num_params(config).values())
 
 
 def _entry_bytes(

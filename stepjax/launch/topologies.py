@@ -65,7 +65,7 @@ def describe_topology(name: str) -> Topology:
     if importlib.util.find_spec("libtpu") is None:
         raise ImportError(
             "compiling for a TPU needs the libtpu package; install it with "
-            "`pip install 'stepjax[vlm]'` or `pip install libtpu`."
+            "`pip install 'stepjax[compile-check]'` or `pip install libtpu`."
         )
     # Without these, libtpu asks a metadata server that only TPU machines have.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
