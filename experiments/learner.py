@@ -15,6 +15,7 @@ from experiments.errors import UsageError, as_usage_error
 from experiments.placement import place
 from stepjax.batching import rows_of_a_pass
 from stepjax.models.policy import Policy
+from stepjax.training.freezing import trainable_mask
 from stepjax.training.optimizer import make_adamw
 from stepjax.training.sharding import (
     batch_sharding,
@@ -23,6 +24,7 @@ from stepjax.training.sharding import (
 )
 from stepjax.training.state import TrainState, init_train_state
 from stepjax.training.step import (
+    Batch,
     ShardedTrainStep,
     jit_train_step,
     make_train_step,
@@ -73,13 +75,16 @@ def check_mesh(
         one process, where they sample.
 
     Raises:
-      UsageError: If it does not fit the devices or the model, or the rows of an update
-        cannot be cut into passes on it.
+      UsageError: If it does not fit the devices or the model, the rows of an update
+        cannot be cut into passes on it, or the model has no parameters to freeze as
+        asked for.
     """
     with as_usage_error(ValueError):
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         _micro_batch_size(config.algo, policy, mesh)
     model = getattr(policy, "model", None)
+    if policy is not None and model is not None and config.policy.freeze:
+        _trainable(config, _param_shapes(policy, None))
     if model is None or mesh.size == 1:
         return mesh
     from stepjax.models.qwen_vl.acting import groups_in_processes
@@ -112,7 +117,8 @@ def make_learner(
       The learner.
 
     Raises:
-      UsageError: As `check_mesh`, or if a round draws more tasks than there are.
+      UsageError: As `check_mesh`, if `policy.freeze` finds nothing or leaves nothing,
+        or if a round draws more tasks than there are.
     """
     algo = config.algo
     mesh = check_mesh(config, policy)
@@ -125,6 +131,8 @@ def make_learner(
         )
     micro = _micro_batch_size(algo, policy, mesh)
     ids: Any = np.asarray(train_ids, np.int32)
+    param_shapes = _param_shapes(policy, start_params)
+    trainable = _trainable(config, param_shapes)
 
     def init(params: Any) -> TrainState:
         return init_train_state(
@@ -133,9 +141,10 @@ def make_learner(
             make_optimizer(config.optim),
             success_rate=stepjax.init_success_rate(num_tasks),
             task_ids=ids,
+            trainable=trainable,
         )
 
-    shapes = jax.eval_shape(init, _param_shapes(policy, start_params))
+    shapes = jax.eval_shape(init, param_shapes)
     where = infer_state_sharding(shapes, mesh, _rules(policy, mesh))
 
     def params_in_place() -> Any:
@@ -146,7 +155,7 @@ def make_learner(
         with as_usage_error(ValueError, OSError):
             return policy.load(shardings=where.params)
 
-    step, rows = _train_step(policy, algo, config.optim, micro), batch_sharding(mesh)
+    step, rows = _train_step(policy, config, micro), batch_sharding(mesh)
     reference = None
     if algo.kl_coef > 0.0:
         reference = _in_used_types(policy, params_in_place(), where.params)
@@ -181,6 +190,17 @@ def _param_shapes(policy: Policy, start_params: Any) -> Any:
     if start_params is None:
         return jax.eval_shape(lambda: policy.init(jax.random.key(0), None))
     return jax.eval_shape(lambda params: params, start_params)
+
+
+def _trainable(config: ExperimentConfig, param_shapes: Any) -> Any:
+    """Which parameters learn, as in `make_train_step`; None for all."""
+    if not config.policy.freeze:
+        return None
+    try:
+        return trainable_mask(param_shapes, config.policy.freeze)
+    except ValueError as error:
+        said = str(error).removeprefix("frozen: ")
+        raise UsageError(f"policy.freeze: {said}") from error
 
 
 def _in_used_types(policy: Policy, params: Any, where: Any) -> Any:
@@ -219,9 +239,10 @@ def make_optimizer(optim: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def _train_step(
-    policy: Policy, algo: AlgoConfig, optim: OptimizerConfig, micro: int
+    policy: Policy, config: ExperimentConfig, micro: int
 ) -> Callable[..., Any]:
     """The train step; the same object if the settings that matter are the same."""
+    algo = config.algo
     matters = AlgoConfig(
         temperature=algo.temperature,
         clip_eps_low=algo.clip_eps_low,
@@ -230,12 +251,17 @@ def _train_step(
         kl_coef=algo.kl_coef,
         entropy_coef=algo.entropy_coef,
     )
-    return _cached_train_step(policy, matters, optim, micro)
+    frozen = config.policy.freeze
+    return _cached_train_step(policy, matters, config.optim, micro, frozen)
 
 
 @functools.cache
 def _cached_train_step(
-    policy: Policy, algo: AlgoConfig, optim: OptimizerConfig, micro: int
+    policy: Policy,
+    algo: AlgoConfig,
+    optim: OptimizerConfig,
+    micro: int,
+    frozen: tuple[str, ...],
 ) -> Callable[..., Any]:
     # The objective is about the distribution that acted, hence its temperature.
     policy_fn = functools.partial(policy.evaluate, temperature=algo.temperature)
@@ -263,8 +289,17 @@ def _cached_train_step(
             entropy_coef=algo.entropy_coef,
         )
 
-    tx = make_optimizer(optim)
-    return make_train_step(policy_fn, tx, loss_fn, micro_batch_size=micro)
+    def train_step(state: TrainState, batch: Batch, reference: Any = None) -> Any:
+        step = make_train_step(
+            policy_fn,
+            make_optimizer(optim),
+            loss_fn,
+            micro_batch_size=micro,
+            trainable=trainable_mask(state.params, frozen) if frozen else None,
+        )
+        return step(state, batch, reference)
+
+    return train_step
 
 
 def mean_metrics(updates: Sequence[Mapping[str, Any]]) -> dict[str, float]:

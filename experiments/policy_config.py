@@ -1,6 +1,7 @@
 """Settings of the policy. Nothing here imports jax."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 from experiments.setting_checks import at_least, between, multiple_of, one_of, positive
@@ -106,6 +107,11 @@ class PolicyConfig:
     """Rows of one forward and backward pass over all devices, at most, and at least one
     a device (qwen-vl only): the fewer, the less memory."""
 
+    freeze: tuple[str, ...] = ()
+    """Regular expressions, searched in paths of parameters such as
+    vision/blocks/up/kernel: what is found does not learn and has no optimizer state. A
+    warm start moves all."""
+
     dtype: str = "bfloat16"
     """Type of activations (qwen-vl only): bfloat16 or float32."""
 
@@ -136,6 +142,13 @@ class PolicyConfig:
             at_least("policy." + name, getattr(self, name), 0)
         multiple_of("policy.view_width", self.view_width, 32)
         multiple_of("policy.view_height", self.view_height, 20)
+        for pattern in self.freeze:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"policy.freeze: {pattern!r} is no regular expression ({error})."
+                ) from error
         positive("policy.top_p", self.top_p)
         between("policy.top_p", self.top_p, 0.0, 1.0)
         positive("policy.match_pixels", self.match_pixels)

@@ -149,7 +149,15 @@ def _policy_settings(config: ExperimentConfig) -> dict[str, Any]:
     folder = Path(config.policy.checkpoint or "").expanduser()
     files = [(path.name, path.stat()) for path in sorted(folder.glob("*.safetensors"))]
     whole["files"] = [(name, seen.st_size, seen.st_mtime_ns) for name, seen in files]
-    elsewhere = ("server", "slots", "top_p", "stop", "match_", "max_importance")
+    elsewhere = (
+        "server",
+        "slots",
+        "top_p",
+        "stop",
+        "match_",
+        "max_importance",
+        "freeze",
+    )
     return {
         name: value for name, value in whole.items() if not name.startswith(elsewhere)
     }

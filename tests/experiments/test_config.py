@@ -60,6 +60,10 @@ GROUPS = (
         (lambda: EnvConfig(task_list="x.json"), "give the folder as env.tasks"),
         (lambda: EnvConfig(url="host:5000"), "env.url must be .* got 'host:5000'"),
         (lambda: PolicyConfig(width=0), "policy.width"),
+        (
+            lambda: PolicyConfig(freeze=("^a(",)),
+            r"policy.freeze: '\^a\(' is no regular",
+        ),
         (lambda: PolicyConfig(view_width=100), "view_width must be a multiple of 32"),
         (lambda: PolicyConfig(view_height=0), "view_height must be a multiple of 20"),
         (lambda: WarmStartConfig(steps=-1), "warm_start.steps"),
@@ -134,3 +138,9 @@ def test_names_are_exported():
 def test_devices_share_a_model_unless_its_place_is_given(flags, mesh):
     _, config = cli.parse("program", PRESETS, flags)
     assert config.mesh == mesh
+
+
+def test_patterns_to_freeze_are_given_one_after_another():
+    _, config = cli.parse("program", PRESETS, ["--policy.freeze", "^vision/", "embed"])
+    assert config.policy.freeze == ("^vision/", "embed")
+    assert flat_config(config)["policy.freeze"] == ["^vision/", "embed"]
