@@ -24,6 +24,7 @@ def clone_policy(
     batch_size: int,
     learning_rate: float,
     b2: float = 0.999,
+    warmup_steps: int = 0,
     steps_per_report: int = 50,
     report: Callable[[int, float], None] | None = None,
 ) -> Any:
@@ -42,9 +43,10 @@ def clone_policy(
       key: Consumed.
       num_steps: Optimizer updates, rounded up to whole reports.
       batch_size: Rows of an update.
-      learning_rate: At the start; it falls to zero.
+      learning_rate: At its highest; it falls to zero.
       b2: Decay of Adam's mean of squared gradients. With a policy whose first
         gradients are far larger than all later ones, 0.98 forgets them in time.
+      warmup_steps: Updates in which the learning rate rises from zero, of `num_steps`.
       steps_per_report: Updates between two calls of `report`.
       report: `report(updates_done, mean_loss)` with the loss in nats per token.
 
@@ -52,7 +54,8 @@ def clone_policy(
       The trained parameters.
 
     Raises:
-      ValueError: At the call, if there are no rows or a count is below 1.
+      ValueError: At the call, if there are no rows, a count is below 1, or
+        `warmup_steps` leaves no update at the full rate.
 
     Example:
       See docs/composing.md.
@@ -68,9 +71,16 @@ def clone_policy(
         if value < 1:
             raise ValueError(f"clone_policy: {name} must be >= 1, got {value}.")
     num_reports = -(-num_steps // steps_per_report)
-    schedule = optax.cosine_decay_schedule(
-        learning_rate, num_reports * steps_per_report
-    )
+    if not 0 <= warmup_steps < num_steps:
+        raise ValueError(
+            f"clone_policy: warmup_steps must be in [0, num_steps = {num_steps}), got "
+            f"{warmup_steps}."
+        )
+    rest = num_reports * steps_per_report - warmup_steps
+    schedule = optax.cosine_decay_schedule(learning_rate, rest)
+    if warmup_steps:
+        rising = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+        schedule = optax.join_schedules([rising, schedule], [warmup_steps])
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=b2))
 
     def loss_fn(params: Any, rows: tuple) -> jax.Array:

@@ -50,6 +50,16 @@ def test_same_key_same_bits_and_loss_falls():
     assert losses[-1][1] < losses[0][1]
 
 
+def test_the_learning_rate_may_rise_first():
+    def moved(**changes):
+        return float(jnp.max(jnp.abs(clone(steps_per_report=1, **changes)["table"])))
+
+    assert moved(num_steps=2, warmup_steps=1) < 1.1 * moved(num_steps=1)
+    for wrong in (-1, 3):
+        with pytest.raises(ValueError, match="warmup_steps must be in"):
+            clone(num_steps=3, warmup_steps=wrong)
+
+
 def test_the_memory_of_squared_gradients_can_be_set():
     usual, short = clone(num_steps=50), clone(num_steps=50, b2=0.9)
     assert not np.array_equal(usual["table"], short["table"])
