@@ -3,17 +3,31 @@
 Every slice is compiled in a process of its own, minutes of one core each, and its
 figures are kept in `runs/scaling`, so that an interrupted table goes on where it
 stopped. `--effort quick` plans a little more memory than a run would. Slices with a
-star are compiled without single rows, which takes half as long.
+star are compiled without single rows, which takes half as long. The first table needs
+no compiler: what operations and memory alone allow.
 """
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import print_table
+from stepjax.launch.check_args import batch_shape, parse_args, workload_of
+from stepjax.launch.chips import CHIPS
+from stepjax.launch.roofline import (
+    MeshSizes,
+    Round,
+    decode_times,
+    optimizer_times,
+    pass_times,
+    prefill_times,
+    round_times,
+)
+from stepjax.models.qwen_vl.config import PRESETS
 
 __all__ = ["run"]
 
@@ -36,10 +50,31 @@ SLICES = {
 EFFICIENCY = 0.4
 """Share of the roofline that a round is predicted to reach; an assumption."""
 
+_ROUND_COLUMNS = (
+    "model",
+    "slice",
+    "chips",
+    "prefill",
+    "decode",
+    "groups",
+    "train",
+    "model, all",
+    "with environments",
+)
+
 
 def run(args: argparse.Namespace) -> None:
     """Compile what is not in the folder yet, then print the tables."""
     del args
+    print_table(
+        f"A round without transfers, in minutes at {EFFICIENCY:.0%} of the roofline",
+        _ROUND_COLUMNS,
+        [
+            _round_row(model, name, *_limits(model, name, options))
+            for name, options in SLICES.items()
+            for model in MODELS
+        ],
+    )
     FOLDER.mkdir(parents=True, exist_ok=True)
     found = []
     for name, options in SLICES.items():
@@ -68,18 +103,12 @@ def run(args: argparse.Namespace) -> None:
     )
     print_table(
         f"A round, in minutes at {EFFICIENCY:.0%} of the roofline",
-        (
-            "model",
-            "slice",
-            "chips",
-            "prefill",
-            "decode",
-            "groups",
-            "train",
-            "model, all",
-            "with environments",
-        ),
-        [_round_row(result) for result in found if "round" in result],
+        _ROUND_COLUMNS,
+        [
+            _round_row(r["model"], _slice(r), r["chips"], r["round"])
+            for r in found
+            if "round" in r
+        ],
     )
 
 
@@ -116,17 +145,65 @@ def _program_row(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _round_row(result: dict[str, Any]) -> list[str]:
-    parts = result["round"]
+def _limits(
+    model: str, name: str, options: tuple[str, ...]
+) -> tuple[int, dict[str, float]]:
+    """Chips of a slice, and least seconds of a round by operations and memory alone."""
+    args, config = parse_args(["--model", model, *options]), PRESETS[model]
+    kind, shape = name.split(":")
+    chip, chips = CHIPS[kind], math.prod(map(int, shape.split("x")))
+    mesh = MeshSizes(data=1, fsdp=chips // args.tensor, tensor=args.tensor)
+    own = MeshSizes(data=1, fsdp=1, tensor=4)  # the chips of a host
+    sizes, work = (config, chip, own), workload_of(args, config)
+    micro, _, _ = batch_shape(args.rows_per_update, args.rows_per_pass, mesh.shards)
+    plan, processes, free = Round(), chips // own.devices, {"link_seconds": 0.0}
+    prefill = prefill_times(*sizes, work, prompts=4, scores=False, **free)
+    decode = decode_times(*sizes, work, prompts=args.slots, group=1, **free)
+    group_prefill = prefill_times(*sizes, work, prompts=8, scores=False, **free)
+    others = args.group - 1
+    group_decode = decode_times(*sizes, work, prompts=8, group=others, **free)
+    of_group, of_single = (
+        pass_times(
+            config,
+            chip,
+            mesh,
+            work,
+            prompts=micro,
+            group=size,
+            remat=True,
+            vision=True,
+            scores=False,
+            **free,
+        )
+        for size in (args.group, 1)
+    )
+    moment_bytes = 2 if args.moments == "bfloat16" else 4
+    return chips, round_times(
+        plan,
+        processes=processes,
+        prefill=prefill.scaled(1 / 4),
+        decode=decode.scaled(1 / min(args.slots, plan.environments / processes)),
+        group_prefill=group_prefill.scaled(1 / 8),
+        group_decode=group_decode.scaled(1 / 8),
+        rows_per_update=args.rows_per_update,
+        group=args.group,
+        micro_batch=micro,
+        group_pass=of_group,
+        single_pass=of_single,
+        once=optimizer_times(config, chip, mesh, moment_bytes=moment_bytes, **free),
+    )
+
+
+def _round_row(model: str, name: str, chips: int, parts: dict[str, float]) -> list[str]:
     minutes = {
         name: seconds / 60 / (1 if name == "environments" else EFFICIENCY)
         for name, seconds in parts.items()
     }
     own = sum(value for name, value in minutes.items() if name != "environments")
     return [
-        result["model"],
-        _slice(result),
-        str(result["chips"]),
+        model,
+        name,
+        str(chips),
         *(f"{minutes[name]:.2f}" for name in ("prefill", "decode", "groups", "train")),
         f"{own:.1f}",
         f"{own + minutes['environments']:.1f}",

@@ -26,7 +26,8 @@ def check_acting(
     Returns:
       The programs by name; "total" and "largest", with what is held beside each;
       "limit" if the compiler refused one; "slice", "chips" and "prefill_rows"; and
-      "times" of reading, of decoding and of sampling groups.
+      "times" of "prefill" and "decode" while episodes run, "group_prefill" and
+      "group_decode" after them.
 
     Raises:
       ValueError: If the compiler refuses for another reason than memory.
@@ -82,9 +83,11 @@ def _times(
 ) -> dict[str, dict[str, float]]:
     """Of `prefill_rows` prompts, of `slots` whole responses, of `group_prompts` groups.
 
-    Groups have one member already: the step that was taken.
+    Groups have one member already: the step that was taken. Of what their program
+    sends, reading has what as many prompts take otherwise, and decoding the rest.
     """
     chip, work, others = topology.chip, settings.work, settings.group - 1
+    read = seconds["join"] * settings.group_prompts / settings.prefill_rows
     scores = settings.attention == "plain"
     prefill = prefill_times(
         config,
@@ -105,24 +108,26 @@ def _times(
         group=1,
         link_seconds=calls * seconds["advance"],
     )
-    groups = prefill_times(
+    group_prefill = prefill_times(
         config,
         chip,
         sizes,
         work,
         prompts=settings.group_prompts,
         scores=scores,
-        link_seconds=0.0,
-    ) + decode_times(
+        link_seconds=min(read, seconds["groups"]),
+    )
+    group_decode = decode_times(
         config,
         chip,
         sizes,
         work,
         prompts=settings.group_prompts,
         group=others,
-        link_seconds=seconds["groups"],
+        link_seconds=max(0.0, seconds["groups"] - read),
     )
-    found = {"prefill": prefill, "decode": decode, "groups": groups}
+    found = {"prefill": prefill, "decode": decode}
+    found |= {"group_prefill": group_prefill, "group_decode": group_decode}
     return {name: dataclasses.asdict(times) for name, times in found.items()}
 
 

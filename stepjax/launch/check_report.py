@@ -132,10 +132,10 @@ def _print_acting(
             f"takes no program for a part of {result['topology']}"
         )
     whole = _show(result["chip_memory"])
-    for name, does, key in (
-        ("join", "reads prompts", "prefill"),
-        ("advance", "decodes", "decode"),
-        ("groups", "groups", "groups"),
+    for name, does, parts in (
+        ("join", "reads prompts", ("prefill",)),
+        ("advance", "decodes", ("decode",)),
+        ("groups", "groups", ("group_prefill", "group_decode")),
     ):
         program = found[name]
         if "limit" in program:
@@ -147,8 +147,8 @@ def _print_acting(
             f"  {does:13} {total}B per chip of {whole}B with the train state beside "
             f"it, {said}"
         )
-        if "limit" not in program:
-            _print_times("time", found["times"][key])
+        for part in () if "limit" in program else parts:
+            _print_times(part.replace("_", " "), found["times"][part])
 
 
 def _collective_lines(items: list[dict[str, Any]]) -> list[str]:

@@ -257,12 +257,15 @@ def _round(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, float]
     processes = result["chips"] // act["chips"]
     # Slots without an environment decode too.
     busy = min(settings["slots"], plan.environments / processes)
+    times = {name: Times(**found) for name, found in act["times"].items()}
+    one = 1 / settings["group_prompts"]
     return round_times(
         plan,
         processes=processes,
-        prefill=Times(**act["times"]["prefill"]).scaled(1 / act["prefill_rows"]),
-        decode=Times(**act["times"]["decode"]).scaled(1 / busy),
-        groups=Times(**act["times"]["groups"]).scaled(1 / settings["group_prompts"]),
+        prefill=times["prefill"].scaled(1 / act["prefill_rows"]),
+        decode=times["decode"].scaled(1 / busy),
+        group_prefill=times["group_prefill"].scaled(one),
+        group_decode=times["group_decode"].scaled(one),
         rows_per_update=settings["rows_per_update"],
         group=settings["group"],
         micro_batch=settings["micro_batch"],

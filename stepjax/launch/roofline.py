@@ -277,7 +277,8 @@ def round_times(
     processes: int,
     prefill: Times,
     decode: Times,
-    groups: Times,
+    group_prefill: Times,
+    group_decode: Times,
     rows_per_update: int,
     group: int,
     micro_batch: int,
@@ -292,7 +293,8 @@ def round_times(
       processes: That act, each for its share of the steps.
       prefill: Of a process, for one step.
       decode: Likewise.
-      groups: Of a process, for the group of one step.
+      group_prefill: Of a process, for the group of one step.
+      group_decode: Likewise, after that.
       rows_per_update: Rows of an update.
       group: Rows of a group.
       micro_batch: Prompts of a pass.
@@ -314,7 +316,7 @@ def round_times(
     return {
         "prefill": plan.steps / processes * prefill.least,
         "decode": plan.steps / processes * decode.least,
-        "groups": plan.groups / processes * groups.least,
+        "groups": plan.groups / processes * (group_prefill.least + group_decode.least),
         "train": updates * update.least,
         "environments": waves * plan.turns * plan.turn_seconds,
     }

@@ -19,6 +19,7 @@ from stepjax.launch.check_report import suggestion
 from stepjax.launch.chips import CHIPS
 from stepjax.launch.collectives import Collective
 from stepjax.launch.programs import ProgramSettings
+from stepjax.launch.roofline import MeshSizes
 from stepjax.models.qwen_vl.acting import groups_in_processes
 from stepjax.models.qwen_vl.config import PRESETS, config_to_hf
 from stepjax.types import StepBatch
@@ -220,7 +221,8 @@ RESULT = {
         "slice": "v5e:2x2",
         "chips": 4,
         "prefill_rows": 4,
-        "times": {"prefill": TIMES, "decode": TIMES, "groups": TIMES},
+        "times": {"prefill": TIMES, "decode": TIMES}
+        | {"group_prefill": TIMES, "group_decode": TIMES},
     },
 }
 
@@ -231,10 +233,10 @@ def test_a_round_on_given_numbers():
     words = [w for n, v in numbers.items() for w in (f"--round.{n}", str(v))]
     spent = compile_check._round(parse_args(words), RESULT)
     # Two processes with 50 steps each: 4 prompts are read in 2 seconds, 4 environments
-    # keep 4 of the slots busy, 8 groups are sampled in 2 seconds.
+    # keep 4 of the slots busy, 8 groups are sampled in 4 seconds.
     assert spent["prefill"] == pytest.approx(50 * 2 / 4)
     assert spent["decode"] == pytest.approx(50 * 2 / 4)
-    assert spent["groups"] == pytest.approx(5 * 2 / 8)
+    assert spent["groups"] == pytest.approx(5 * 4 / 8)
     # 120 rows are two updates of 5 groups, 2 passes, and 20 rows, 5 passes.
     assert spent["train"] == pytest.approx(2 * (2 + 5 + 1) * 2)
 
@@ -250,6 +252,28 @@ def test_transfers_of_the_two_loops_are_kept_apart():
     lost = Collective(kind="all-reduce", size=1.0, devices=2, times=1, loop="")
     with pytest.raises(ValueError, match="neither over groups"):
         compile_check._link_seconds([*items, lost], scopes, 1e9)
+
+
+def test_transfers_of_groups_are_those_of_reading_and_of_decoding():
+    config, topology = PRESETS["tiny-qwen2-vl"], SimpleNamespace(chip=CHIPS["v5e"])
+    settings = ProgramSettings(work=workload_of(parse_args([]), config))
+    sizes = MeshSizes(data=1, fsdp=1, tensor=2)
+    seconds = {"join": 1.0, "advance": 0.25, "groups": 5.0}
+    times = check_acting._times(
+        config,
+        topology,  # pyright: ignore
+        sizes,
+        settings,
+        seconds,
+    )
+    links = {name: found["links"] for name, found in times.items()}
+    # 128 tokens are 8 calls; 8 prompts are read in twice the time of 4.
+    assert links == {
+        "prefill": 1.0,
+        "decode": 8 * 0.25,
+        "group_prefill": 2.0,
+        "group_decode": 3.0,
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import scaling
+from stepjax.launch.check_args import parse_args, workload_of
 from stepjax.launch.chips import CHIPS
 from stepjax.launch.roofline import (
     MeshSizes,
@@ -181,7 +183,8 @@ def test_round_by_hand():
         processes=4,
         prefill=second,
         decode=second.scaled(2),
-        groups=second + second,
+        group_prefill=second,
+        group_decode=Times(compute=0.0, memory=1.5, links=1.0),
         rows_per_update=60,
         group=8,
         micro_batch=4,
@@ -191,8 +194,20 @@ def test_round_by_hand():
     )
     assert spent["prefill"] == pytest.approx(100 / 4)
     assert spent["decode"] == pytest.approx(100 / 4 * 2)
-    assert spent["groups"] == pytest.approx(10 / 4 * 2)
+    assert spent["groups"] == pytest.approx(10 / 4 * (1 + 1.5))
     # 10 groups of 8 and 40 rows are two updates, each with 5 groups, 2 passes, and 20
     # rows, 5 passes: operations 2.5, memory 5, links 10.5.
     assert spent["train"] == pytest.approx(2 * 10.5)
     np.testing.assert_allclose(spent["environments"], 10 / 128 * 10 * 3.0)
+
+
+def test_limits_of_a_slice_are_those_of_a_check_that_sends_nothing():
+    """The benchmark's table without a compiler."""
+    chips, spent = scaling._limits("qwen2-vl-7b", "v5e:8x8", scaling.COMMON)
+    assert chips == 64
+    work = workload_of(parse_args([]), PRESETS["qwen2-vl-7b"])
+    read = forward_flops(PRESETS["qwen2-vl-7b"], work, group=0, sampling=True)
+    assert spent["prefill"] == pytest.approx(
+        Round().steps * sum(read.values()) / (64 * 197e12)
+    )
+    assert spent["environments"] == pytest.approx(2 * 15.06 * 3)
