@@ -77,7 +77,7 @@ def test_bad_commands_are_one_line(words, message, capsys):
 def test_no_libtpu_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert compile_check.main([]) == 2
-    assert "pip install" in capsys.readouterr().err
+    assert "pip install 'stepjax[compile-check]'" in capsys.readouterr().err
 
 
 def test_batches_have_the_shapes_of_a_run():
