@@ -166,7 +166,12 @@ class OptimizerConfig:
     """AdamW."""
 
     learning_rate: float = 3e-4
-    """Constant learning rate. Suits the small policy; a 7B policy wants about 1e-6."""
+    """Learning rate, constant after the warm-up. Suits the small policy; a 7B policy
+    wants about 1e-6."""
+
+    warmup_updates: int = 0
+    """Updates in which the learning rate rises. Adam's first updates move every
+    parameter as far as the rate allows, also where the gradient is noise."""
 
     weight_decay: float = 0.01
     """Decoupled weight decay, per unit of learning rate."""
@@ -187,6 +192,7 @@ class OptimizerConfig:
     def __post_init__(self):
         """Check the fields."""
         positive("optim.learning_rate", self.learning_rate)
+        between("optim.warmup_updates", self.warmup_updates, 0, 2**31 - 1)
         one_of("optim.moments_dtype", self.moments_dtype, _MOMENTS)
         between("optim.weight_decay", self.weight_decay, 0.0, math.inf)
         positive("optim.max_grad_norm", self.max_grad_norm)

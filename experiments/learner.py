@@ -228,8 +228,10 @@ def _rules(policy: Policy, mesh: jax.sharding.Mesh) -> list:
 @functools.cache
 def make_optimizer(optim: OptimizerConfig) -> optax.GradientTransformation:
     """AdamW after clipping by global norm."""
+    rate, rising = optim.learning_rate, optim.warmup_updates
+    schedule = optax.linear_schedule(rate / (rising + 1), rate, rising)
     return make_adamw(
-        optim.learning_rate,
+        schedule if rising else rate,
         b1=optim.b1,
         b2=optim.b2,
         weight_decay=optim.weight_decay,
