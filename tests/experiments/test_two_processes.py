@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-TIMEOUT = 600.0  # seconds; generous, because machines may be busy
+TIMEOUT = 1200.0  # seconds; generous, because machines may be busy
 SOON = 60.0  # seconds within which the survivors of a death must end
 ROUNDS = 6
 BUSY = ("time/", "compile/", "env/policy_calls")
@@ -241,7 +241,10 @@ def model_job(checkpoint: Path, folder: Path, *more: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_vision_language_model(start, tmp_path):
-    """Rendered screens, groups that share a prompt: the losses of one process."""
+    """Rendered screens, groups that share a prompt: the losses of one process.
+
+    Each of the two holds a half of the parameters, the reference and the moments.
+    """
     pytest.importorskip("safetensors", reason="needs the extra vlm")
     pytest.importorskip("tokenizers", reason="needs the extra vlm")
     from stepjax.models.qwen_vl.config import PRESETS
@@ -258,13 +261,14 @@ def test_a_vision_language_model(start, tmp_path):
     (checkpoint / "wording.txt").write_text("{instruction}")
     finish([start(model_job(checkpoint, tmp_path / "one"), devices=8)])
     place = ("--launch.coordinator", f"localhost:{free_port()}")
+    mesh = ("--mesh.data", "1", "--mesh.fsdp", "4", "--mesh.tensor", "2")
     finish(
         [
             start(
                 model_job(
                     checkpoint,
                     tmp_path / "two",
-                    *(*place, "--launch.num-processes", "2"),
+                    *(*mesh, *place, "--launch.num-processes", "2"),
                     *("--launch.process-id", str(index)),
                 )
             )
