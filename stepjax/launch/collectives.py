@@ -132,9 +132,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
         if head:
             current = bodies.setdefault(head[2], [])
             entry = head[2] if head[1] else entry
-        elif line.startswith("}"):
-            current = None
-        elif current is not None:
+        elif current is not None:  # a "}" may belong to a kernel's settings
             current.append(line)
     return bodies, entry
 

@@ -130,6 +130,18 @@ false_computation=%no
     assert kinds == {"all-reduce", "all-gather"}
 
 
+def test_a_kernel_with_settings_of_several_lines_ends_nothing():
+    text = """ENTRY %m (p: f32[8]) -> f32[8] {
+  %k = f32[8]{0} custom-call(%p), backend_config={"custom_call_config": {"about": "{
+  block: 512
+}"}}
+  ROOT %a = f32[8]{0} all-reduce(%k), channel_id=1, replica_groups={{0,1}}
+}
+"""
+    (found,) = find_collectives(text, 2)
+    assert (found.kind, found.size) == ("all-reduce", 32)
+
+
 def test_scattered_sums_that_share_a_channel_count_one_by_one():
     part = """%all-reduce-scatter.{0} (p: f32[8]) -> f32[4] {{
   %a = (f32[8]{{0}}, f32[8]{{0}}) all-reduce(%p, %p), channel_id=1, \
