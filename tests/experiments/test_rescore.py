@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import stepjax
-from experiments.config import AlgoConfig, OptimizerConfig
+from experiments.config import AlgoConfig, ExperimentConfig
 from experiments.learner import _train_step, make_optimizer
 from stepjax.training.state import init_train_state
 from stepjax.types import PolicyOutput
@@ -67,12 +67,12 @@ def test_the_loss_weighs_tokens_by_trainer_over_server():
     rows, _ = rows_of(1, gap)
     rows = dataclasses.replace(rows, advantage=np.array([2.0], np.float32))
     scored = POLICY.rescore(PARAMS, rows, HEAT)
-    algo, optim = AlgoConfig(temperature=HEAT), OptimizerConfig()
-    step = jax.jit(_train_step(POLICY, algo, optim, 1))
+    config = ExperimentConfig(algo=AlgoConfig(temperature=HEAT))
+    step = jax.jit(_train_step(POLICY, config, 1))
     state = init_train_state(
         jax.random.key(0),
         PARAMS,
-        make_optimizer(optim),
+        make_optimizer(config.optim),
         success_rate=stepjax.init_success_rate(1),
         task_ids=jnp.arange(1),
     )
