@@ -54,10 +54,10 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=_TASKS, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--episodes", type=int, default=1536, help="(%(default)s)")
-    parser.add_argument("--clone-steps", type=int, default=500, help="(%(default)s)")
+    parser.add_argument("--clone-steps", type=int, default=385, help="(%(default)s)")
     parser.add_argument("--clone-rate", type=float, default=1e-3, help="(%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="(%(default)s)")
-    parser.add_argument("--rounds", type=int, default=60, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=150, help="(%(default)s)")
     parser.add_argument(
         "--learning-rate", type=float, default=3e-4, help="(%(default)s)"
     )
@@ -167,15 +167,18 @@ def _settings(args: argparse.Namespace, folder: Path) -> ExperimentConfig:
         ),
         algo=AlgoConfig(
             tasks_per_round=len(args.tasks),
-            group_size=16,
+            method="step_balanced",
+            group_size=32,
             temperature=1.0,
-            rows_per_update=32,
+            rows_per_update=64,
             max_augmented_steps=16,
         ),
-        optim=OptimizerConfig(learning_rate=args.learning_rate),
+        optim=OptimizerConfig(
+            learning_rate=args.learning_rate, warmup_updates=40, b2=0.98
+        ),
         mesh=MeshConfig(data=1),
         checkpoint=CheckpointConfig(save_every=args.rounds),
-        eval=EvalConfig(every=10, episodes_per_task=_SHOWN_EACH),
+        eval=EvalConfig(every=25, episodes_per_task=_SHOWN_EACH),
     )
 
 
