@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from stepjax.launch.aborts import explained_aborts
 from stepjax.launch.cluster import Cluster, LaunchError
 from stepjax.launch.peers import Alone, ConnectedPeers, PeerLostError, Peers
 from stepjax.launch.preflight import Facts
@@ -68,9 +69,10 @@ def launched(
     try:
         _start_jax(cluster, timeout, heartbeat)
         _compare_devices(peers)
-        yield peers
-        peers.finish()
-        jax.distributed.shutdown()
+        with _aborts_of(peers):
+            yield peers
+            peers.finish()
+            jax.distributed.shutdown()
     except BaseException as error:
         # jax and checkpoints would wait at exit for processes that are not coming.
         code = _exit_code(error)
@@ -86,6 +88,19 @@ def launched(
         if isinstance(error, PeerLostError):
             raise
         raise PeerLostError(lost) from error
+
+
+def _aborts_of(peers: ConnectedPeers) -> contextlib.AbstractContextManager[None]:
+    """A block in which a death that aborts CPU collectives is told as any other."""
+    if jax.default_backend() != "cpu":
+        return contextlib.nullcontext()
+
+    def explain() -> str | None:
+        lost = peers.lost(_NEWS_SECONDS)
+        peers.told()
+        return None if lost is None else f"{peers.name(peers.index)}: {lost}"
+
+    return explained_aborts(explain)
 
 
 def _news(peers: ConnectedPeers, error: BaseException) -> str | None:
