@@ -349,6 +349,26 @@ def test_tiny_model_compiles_for_a_tpu(tmp_path):
     assert set(found["round"]) >= {"prefill", "decode", "groups", "train"}
 
 
+@pytest.mark.parametrize(
+    "words", ["limited ICI routing", "Unexpected device_id 8 [0:2] in replica group"]
+)
+def test_a_part_of_a_slice_that_is_refused_is_a_host_s(monkeypatch, words):
+    asked, part = [], SimpleNamespace(shape={"tensor": 4})
+
+    def compiled(config, mesh, settings):
+        asked.append(mesh)
+        if mesh is part:
+            raise ValueError(f"the compiler refused the program: {words}")
+        raise ValueError("the compiler refused the program: it is too long")
+
+    monkeypatch.setattr(check_acting, "_compile", compiled)
+    monkeypatch.setattr(check_acting, "_host_slice", lambda topology: "a host's")
+    monkeypatch.setattr(check_acting, "_mesh_on", lambda slice_, tensor: slice_)
+    with pytest.raises(ValueError, match="too long"):
+        check_acting.check_acting(None, None, part, None)
+    assert len(asked) == 2 and asked[1] == "a host's"
+
+
 @pytest.mark.slow
 def test_acting_compiles_where_only_whole_slices_do(tmp_path):
     pytest.importorskip("libtpu", reason="pip install 'stepjax[compile-check]'")
