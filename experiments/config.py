@@ -192,7 +192,7 @@ class OptimizerConfig:
     def __post_init__(self):
         """Check the fields."""
         positive("optim.learning_rate", self.learning_rate)
-        between("optim.warmup_updates", self.warmup_updates, 0, 2**31 - 1)
+        between("optim.warmup_updates", self.warmup_updates, 0, math.inf)
         one_of("optim.moments_dtype", self.moments_dtype, _MOMENTS)
         between("optim.weight_decay", self.weight_decay, 0.0, math.inf)
         positive("optim.max_grad_norm", self.max_grad_norm)
