@@ -203,7 +203,7 @@ def test_round_by_hand():
 
 def test_limits_of_a_slice_are_those_of_a_check_that_sends_nothing():
     """The benchmark's table without a compiler."""
-    chips, spent = scaling._limits("qwen2-vl-7b", "v5e:8x8", scaling.COMMON)
+    chips, spent = scaling._limits("qwen2-vl-7b", "v5e:8x8", scaling.GROUPS)
     assert chips == 64
     work = workload_of(parse_args([]), PRESETS["qwen2-vl-7b"])
     read = forward_flops(PRESETS["qwen2-vl-7b"], work, group=0, sampling=True)
