@@ -13,14 +13,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from stepjax.models.qwen_vl.flash import flash_attend
+from stepjax.models.qwen_vl.plain_attention import MASKED, plain_attend
 
 __all__ = ["KINDS", "attend", "check_layout", "chunk_of", "resolve", "visible"]
 
 KINDS = ("auto", "plain", "cudnn", "tpu_flash")
 """Names of the implementations."""
-
-MASKED = -1e30
-"""Score of a key that is not seen; finite, so that padding attends to something."""
 
 _SHORT = 256
 _WHOLE = 1024
@@ -94,25 +92,6 @@ def chunk_of(length: int) -> int:
     return length if length <= _WHOLE else max(512, -(-length // _CHUNKS))
 
 
-def _grouped(query: jax.Array, key: jax.Array) -> jax.Array:
-    """Query [S, T, H, E] as [S, T, K, H / K, E]."""
-    return query.reshape(*query.shape[:2], key.shape[2], -1, query.shape[3])
-
-
-def _plain(query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array):
-    """[S, T, H, E] from key and value [S, C, K, E] and seen [S, T, C]."""
-    scores = jnp.einsum(
-        "stkge,scke->skgtc",
-        _grouped(query, key),
-        key,
-        preferred_element_type=jnp.float32,
-    )
-    scores = scores * query.shape[-1] ** -0.5
-    scores = jnp.where(seen[:, None, None], scores, MASKED)
-    shares = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("skgtc,scke->stkge", shares, value).reshape(query.shape)
-
-
 def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array):
     return jax.nn.dot_product_attention(
         query, key, value, mask=seen[:, None], implementation="cudnn"
@@ -127,7 +106,6 @@ def _by_chunks(query, key, value, query_segments, key_segments, offset):
     """
     length = query.shape[1]
     chunk = chunk_of(length)
-    score = _plain if chunk >= length else jax.checkpoint(_plain)
     outs = []
     for start in range(0, length, chunk):
         stop = min(start + chunk, length)
@@ -139,7 +117,8 @@ def _by_chunks(query, key, value, query_segments, key_segments, offset):
             key_segments[:, :end],
             _slots(offset, start, stop),
         )
-        outs.append(score(query[:, start:stop], key[:, :end], value[:, :end], seen))
+        part = query[:, start:stop], key[:, :end], value[:, :end]
+        outs.append(plain_attend(*part, seen))
     return outs[0] if len(outs) == 1 else jnp.concatenate(outs, axis=1)
 
 
