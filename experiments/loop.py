@@ -37,7 +37,7 @@ from experiments.run_notes import (
 from experiments.saves import Saves, open_saves
 from experiments.stopping import StopWish, stop_on_signals
 from experiments.team import Team
-from experiments.watch import round_metrics, task_counts
+from experiments.watch import round_metrics, sampler_metrics, task_counts
 from stepjax.launch.peers import Peers
 from stepjax.models.policy import Policy
 from stepjax.rollout.backend import Backend
@@ -268,7 +268,7 @@ class _Run:
         )
         del params
         self._rest()
-        metrics = round_metrics(
+        metrics = sampler_metrics(rows) | round_metrics(
             outcomes, plan, credit, train_ids=self.backend.tasks.train_ids
         )
 

@@ -9,11 +9,13 @@ import numpy as np
 from experiments.methods import Outcomes
 from experiments.round import Credit, RoundPlan
 from experiments.success import solved
+from stepjax.types import StepBatch
 
-__all__ = ["round_metrics", "task_counts", "warnings_for"]
+__all__ = ["round_metrics", "sampler_metrics", "task_counts", "warnings_for"]
 
 _EASY = 0.8
 _GOOD = 0.6
+_GAP = 0.1  # nats a token; bfloat16 on both sides is some hundredths apart
 
 
 def round_metrics(
@@ -55,6 +57,28 @@ def round_metrics(
         "sampling/max_task_share": _share(counts.max(), len(plan.task_ids)),
         "sampling/distinct_tasks": len(counts),
         "sampling/easy_success_share": _share(easy.sum(), success.sum()),
+    }
+
+
+def sampler_metrics(rows: StepBatch) -> dict[str, float]:
+    """How far an outside sampler and the trainer are apart, on tokens to learn from.
+
+    Args:
+      rows: Of the round.
+
+    Returns:
+      Nats a token: `sampler/log_prob_gap`, the mean distance of the log-probabilities,
+      and `sampler/kl`, an estimate of KL(sampler || trainer), the mean difference.
+      Nothing if the trainer sampled itself, or no row is left.
+    """
+    real = np.asarray(rows.token_mask)
+    if rows.sampler_log_prob is None or not real.any():
+        return {}
+    said, own = np.asarray(rows.sampler_log_prob), np.asarray(rows.old_log_prob)
+    apart = (said - own)[real].astype(np.float64)
+    return {
+        "sampler/log_prob_gap": float(np.abs(apart).mean()),
+        "sampler/kl": float(apart.mean()),
     }
 
 
@@ -128,6 +152,12 @@ def warnings_for(metrics: Mapping[str, float]) -> list[str]:
         found.append(
             "more than 20% of the tokens are clipped; "
             "a smaller --optim.learning-rate moves the policy less per round"
+        )
+    if of("sampler/log_prob_gap", 0) > _GAP:
+        found.append(
+            f"the server's log-probabilities are over {_GAP} nats a token from the "
+            "trainer's; it must report those of the temperature it samples at (vLLM: "
+            "--logprobs-mode processed_logprobs) and hold the weights it was handed"
         )
     if of("update/count", 1) == 0:
         found.append("no usable sample in a round: no update, only the record moved on")

@@ -389,6 +389,10 @@ def test_rounds_with_a_server(checkpoint, generous_sim, tmp_path, capsys):
     rounds = [line for line in metrics_of(tmp_path / "run") if line["round"] > 0]
     updates = sum(line["update/count"] for line in rounds)
     assert updates >= 1 and "/generate" in paths
+    # The stub's numbers are made up: far from the trainer's, and said so.
+    gaps = [line["sampler/log_prob_gap"] for line in rounds if line["update/rows"]]
+    assert gaps and min(gaps) > 0.1
+    assert "nats a token from the trainer's" in "".join(capsys.readouterr())
     # The first ones, those of each round that learned, and two for the report: an
     # evaluation and the round after it act with the same.
     learned = sum(bool(line["update/count"]) for line in rounds)
