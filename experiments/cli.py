@@ -49,8 +49,7 @@ def parse(
         raise UsageError(f"unknown preset {name!r}; {suggestion(name, tuple(presets))}")
     _check_flags(presets[name].config, args)
     if _asked_for(args, "--policy.name") == "qwen-vl":
-        placed = any(arg.startswith("--mesh.") for arg in args)
-        presets = {key: _for_model(one, placed) for key, one in presets.items()}
+        presets = {key: _for_model(one, args) for key, one in presets.items()}
     return name, _parse_flags(program, presets, name, args)
 
 
@@ -128,17 +127,20 @@ def _spelled_out(args: Sequence[str]) -> list[str]:
     ]
 
 
-def _for_model(preset: Preset, placed: bool) -> Preset:
+def _for_model(preset: Preset, args: Sequence[str]) -> Preset:
     """A preset for a model that was trained already: no cloning, small updates.
 
     It may be too large for a device, so all devices share it unless its place is given.
+    Adapters bear ten times the learning rate.
     """
     config = preset.config
+    placed = any(arg.startswith("--mesh.") for arg in args)
+    rate = 1e-6 if _asked_for(args, "--policy.lora-rank") is None else 1e-5
     config = dataclasses.replace(
         config,
         mesh=config.mesh if placed else MeshConfig(data=1, fsdp=-1),
         warm_start=dataclasses.replace(config.warm_start, steps=0),
-        optim=dataclasses.replace(config.optim, learning_rate=1e-6),
+        optim=dataclasses.replace(config.optim, learning_rate=rate),
     )
     return dataclasses.replace(preset, config=config)
 

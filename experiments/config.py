@@ -333,6 +333,13 @@ class ExperimentConfig:
                 "policy qwen-vl sees screenshots, which env.backend miniwob does not "
                 "give; choose sim, desktop, vm, miniwob-mobile or androidworld."
             )
+        policy = self.policy
+        if policy.lora_rank and self.warm_start.steps and policy.dtype != "float32":
+            raise ValueError(
+                f"warm_start.steps = {self.warm_start.steps} moves all weights, which "
+                f"rest in {policy.dtype} beside policy.lora_rank; set warm_start.steps "
+                "to 0, or policy.dtype to float32."
+            )
         if self.algo.entropy_coef > 0.0:
             raise ValueError(
                 "algo.entropy_coef must be 0 with policy qwen-vl, whose entropy is for "

@@ -83,7 +83,7 @@ def check_mesh(
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         _micro_batch_size(config.algo, policy, mesh)
     model = getattr(policy, "model", None)
-    if policy is not None and model is not None and config.policy.freeze:
+    if policy is not None and model is not None and _frozen(config):
         _trainable(config, _param_shapes(policy, None))
     if model is None or mesh.size == 1:
         return mesh
@@ -194,13 +194,22 @@ def _param_shapes(policy: Policy, start_params: Any) -> Any:
 
 def _trainable(config: ExperimentConfig, param_shapes: Any) -> Any:
     """Which parameters learn, as in `make_train_step`; None for all."""
-    if not config.policy.freeze:
+    if not _frozen(config):
         return None
     try:
-        return trainable_mask(param_shapes, config.policy.freeze)
+        return trainable_mask(param_shapes, _frozen(config))
     except ValueError as error:
         said = str(error).removeprefix("frozen: ")
         raise UsageError(f"policy.freeze: {said}") from error
+
+
+def _frozen(config: ExperimentConfig) -> tuple[str, ...]:
+    """Patterns of parameters that do not learn: with LoRA, all but adapters."""
+    if config.policy.lora_rank is None:
+        return config.policy.freeze
+    from stepjax.models.qwen_vl.lora import ALL_BUT_ADAPTERS
+
+    return (ALL_BUT_ADAPTERS, *config.policy.freeze)
 
 
 def _in_used_types(policy: Policy, params: Any, where: Any) -> Any:
@@ -253,7 +262,7 @@ def _train_step(
         kl_coef=algo.kl_coef,
         entropy_coef=algo.entropy_coef,
     )
-    frozen = config.policy.freeze
+    frozen = _frozen(config)
     return _cached_train_step(policy, matters, config.optim, micro, frozen)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import EnvConfig, PolicyConfig
@@ -41,10 +40,11 @@ def make_model_policy(policy: PolicyConfig, env: EnvConfig) -> ModelPolicy:
       UsageError: If the folder holds no such model, or the server cannot be used.
     """
     with as_usage_error(ValueError, OSError, ImportError, RuntimeError):
+        from stepjax.models.qwen_vl.lora import LoRA
         from stepjax.models.qwen_vl.model import make_qwen_vl
         from stepjax.models.qwen_vl.packed import make_packed_evaluate
         from stepjax.models.qwen_vl.tensor_files import Checkpoint
-        from stepjax.models.qwen_vl.weights import load_params, read_config
+        from stepjax.models.qwen_vl.weights import read_config
 
         folder = Path(policy.checkpoint or "").expanduser()
         config = read_config(folder)
@@ -54,7 +54,20 @@ def make_model_policy(policy: PolicyConfig, env: EnvConfig) -> ModelPolicy:
             screen = (env.screen_width, env.screen_height)
         mobile = env.backend in PHONES
         codec = _RunCodec(**vars(_codec(policy, folder, screen, mobile)))
-        model = make_qwen_vl(config, dtype=policy.dtype, remat=policy.remat)
+        lora = policy.lora_rank and LoRA(
+            rank=policy.lora_rank,
+            alpha=policy.lora_alpha,
+            targets=policy.lora_targets,
+            vision=policy.lora_vision,
+        )
+        model = make_qwen_vl(
+            config,
+            dtype=policy.dtype,
+            # What rests needs no more digits than it is used with.
+            param_dtype=policy.dtype if lora else "float32",
+            remat=policy.remat,
+            lora=lora or None,
+        )
         stops = codec.prompts.tokenizer.end_ids
         base = make_qwen_vl_policy(
             model,
@@ -65,7 +78,7 @@ def make_model_policy(policy: PolicyConfig, env: EnvConfig) -> ModelPolicy:
         fields = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
         # Also for groups that share a prompt, which is then read once.
         fields["evaluate"] = make_packed_evaluate(model)
-        fields["load"] = functools.partial(load_params, folder, dtype=jnp.float32)
+        fields["load"] = functools.partial(_load, folder, model)
         make = _engine if policy.server is None else _server
         # Distances are meant on the screen that tasks are about, 1280 x 800 by default.
         return ModelPolicy(
@@ -120,6 +133,18 @@ def _codec(
     )
 
 
+def _load(folder: Path, model: Any, *, shardings: Any = None) -> Any:
+    """The parameters of a folder, with fresh adapters if the model has any."""
+    from stepjax.models.qwen_vl.lora import with_adapters
+    from stepjax.models.qwen_vl.weights import load_params
+
+    setup = model.setup
+    params = load_params(folder, shardings=shardings, dtype=setup.param_dtype)
+    if setup.lora is None:
+        return params
+    return with_adapters(model, params, jax.random.key(0), shardings=shardings)
+
+
 def _engine(policy: PolicyConfig, model: Any, codec: VLCodec) -> Sampler:
     from stepjax.models.qwen_vl.engine import Engine
     from stepjax.models.qwen_vl.engine_sizes import EngineSizes
@@ -143,6 +168,7 @@ def _engine(policy: PolicyConfig, model: Any, codec: VLCodec) -> Sampler:
 
 def _server(policy: PolicyConfig, model: Any, codec: VLCodec) -> Sampler:
     from stepjax.models.qwen_vl.export import save_params
+    from stepjax.models.qwen_vl.lora import merge_adapters
     from stepjax.models.qwen_vl.server import ServerSampler, ServerSettings
 
     if jax.process_count() > 1:
@@ -153,6 +179,8 @@ def _server(policy: PolicyConfig, model: Any, codec: VLCodec) -> Sampler:
     source = Path(policy.checkpoint or "").expanduser()
 
     def export(params: Any, folder: Path) -> None:
+        lora = model.setup.lora
+        params = params if lora is None else merge_adapters(params, lora)
         save_params(folder, params, model.config, source=source, overwrite=True)
 
     return ServerSampler(

@@ -15,6 +15,7 @@ _COORDINATES = ("auto", "grid", "pixels")
 _DTYPES = ("float32", "bfloat16")
 _SERVERS = ("auto", "vllm", "sglang")
 _REMATS = ("none", "full", "dots")
+_LORA_TARGETS = ("query", "key", "value", "out", "gate", "up", "down")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,19 @@ class PolicyConfig:
     vision/blocks/up/kernel: what is found does not learn and has no optimizer state. A
     warm start moves all."""
 
+    lora_rank: int | None = None
+    """Rank of LoRA adapters, which alone learn then; all else rests, in the type of
+    activations (qwen-vl only). None: no adapters, all parameters learn."""
+
+    lora_alpha: float = 32.0
+    """Adapters' products are multiplied by this over the rank."""
+
+    lora_targets: tuple[str, ...] = _LORA_TARGETS
+    """Kernels of a layer that are adapted."""
+
+    lora_vision: bool = False
+    """Whether the vision tower's blocks are adapted, too."""
+
     dtype: str = "bfloat16"
     """Type of activations (qwen-vl only): bfloat16 or float32."""
 
@@ -133,6 +147,7 @@ class PolicyConfig:
             "slots",
             "max_pixels",
             "rows_per_pass",
+            "lora_rank",
         ):
             value = getattr(self, name)
             if value is not None:
@@ -152,6 +167,9 @@ class PolicyConfig:
         positive("policy.top_p", self.top_p)
         between("policy.top_p", self.top_p, 0.0, 1.0)
         positive("policy.match_pixels", self.match_pixels)
+        positive("policy.lora_alpha", self.lora_alpha)
+        for target in self.lora_targets:
+            one_of("policy.lora_targets", target, _LORA_TARGETS)
         positive("policy.max_importance", self.max_importance)
         self._check_model()
 
@@ -162,7 +180,7 @@ class PolicyConfig:
                 "policy.checkpoint is needed with the policy qwen-vl: the Hugging Face "
                 "folder of a Qwen2-VL or Qwen2.5-VL model, such as UI-TARS."
             )
-        for name in ("checkpoint", "server"):
+        for name in ("checkpoint", "server", "lora_rank"):
             if not named and getattr(self, name) is not None:
                 raise ValueError(
                     f"policy.{name} {getattr(self, name)} is for the policy qwen-vl; "

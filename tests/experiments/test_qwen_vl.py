@@ -1,7 +1,6 @@
-"""A vision-language policy on the simulator: settings, groups, rounds end to end."""
+"""A vision-language policy on the simulator: settings, groups."""
 
 import dataclasses
-import json
 import shutil
 from types import SimpleNamespace
 from typing import Any
@@ -10,20 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli
 from experiments.config import AlgoConfig, EnvConfig, ExperimentConfig, PolicyConfig
 from experiments.errors import UsageError
 from experiments.presets import PRESETS
 from stepjax.envs.actions import Action, ActionKind
 from stepjax.envs.base import Observation
 from stepjax.types import StepBatch
-
-PROGRAM = "python -m experiments.osworld"
-
-
-def parse(*args):
-    return cli.parse(PROGRAM, PRESETS, args)[1]
-
+from tests.experiments.tiny_runs import parse
 
 # --- Settings -------------------------------------------------------------------------
 
@@ -37,6 +29,8 @@ def test_the_command_of_the_docs(args):
     # A trained model is not cloned from scripts, and is updated gently.
     assert config.warm_start.steps == 0 and config.optim.learning_rate == 1e-6
     assert config.algo == PRESETS["desktop"].config.algo
+    adapted = parse(*args, "--policy.checkpoint", "here", "--policy.lora-rank", "8")
+    assert adapted.optim.learning_rate == 1e-5 and adapted.policy.lora_rank == 8
 
 
 def test_flags_win_over_what_suits_a_model():
@@ -76,6 +70,13 @@ MODEL = {"name": "qwen-vl", "checkpoint": "x"}
         (lambda: PolicyConfig(**MODEL, server="host"), "policy.server"),
         (lambda: PolicyConfig(**MODEL, top_p=0.0), "policy.top_p"),
         (lambda: PolicyConfig(**MODEL, coordinates="polar"), "policy.coordinates"),
+        (lambda: PolicyConfig(**MODEL, lora_rank=0), "policy.lora_rank must be >= 1"),
+        (lambda: PolicyConfig(**MODEL, lora_targets=("q",)), "policy.lora_targets"),
+        (lambda: PolicyConfig(lora_rank=4), "add --policy qwen-vl"),
+        (
+            lambda: ExperimentConfig(policy=PolicyConfig(**MODEL, lora_rank=4)),
+            "warm_start.steps = 3000 moves all weights",
+        ),
         (
             lambda: ExperimentConfig(
                 policy=PolicyConfig(**MODEL), env=EnvConfig(backend="miniwob")
@@ -243,21 +244,6 @@ def test_members_of_a_group_end_at_stop_strings():
     assert not np.asarray(rows.old_log_prob)[~mask].any()
 
 
-# --- End to end -----------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    pytest.importorskip("safetensors", reason="needs the extra vlm")
-    pytest.importorskip("tokenizers", reason="needs the extra vlm")
-    from tests.models.qwen_vl.tiny import make_tiny_checkpoint
-
-    folder = tmp_path_factory.mktemp("tiny")
-    make_tiny_checkpoint(folder, "qwen2_5_vl")
-    (folder / "wording.txt").write_text("{instruction}")
-    return folder
-
-
 def test_responses_that_a_text_stops_are_actions(checkpoint):
     """Acting, remembering and grouping read them without that text."""
     from experiments.model_setup import make_model_policy
@@ -287,114 +273,3 @@ def test_only_prompts_that_are_too_long_name_the_settings_of_lengths(checkpoint)
     with pytest.raises(RuntimeError, match="100,000,000 pixels") as caught:
         codec.encode(Observation(instruction="Go", screenshot=huge), ())
     assert "--policy" not in str(caught.value)
-
-
-@pytest.fixture
-def generous_sim(monkeypatch):
-    """A simulator with six tasks that are solved by every other episode."""
-    from experiments import backends
-    from stepjax.envs import sim
-
-    class Generous(sim.SimEnvironment):
-        def reset(self, task, seed):
-            self.solved = float(seed % 2)
-            return super().reset(task, seed)
-
-        def evaluate(self):
-            return self.solved
-
-    opened = backends._open_sim_screens
-
-    def few(config, policy, report):
-        backend = opened(config, policy, report)
-        ids = {"train_ids": backend.tasks.train_ids[:4]}
-        ids["unseen_ids"] = backend.tasks.unseen_ids[:2]
-        backend.tasks = dataclasses.replace(backend.tasks, **ids)
-        return backend
-
-    monkeypatch.setattr(sim, "SimEnvironment", Generous)
-    monkeypatch.setattr(backends, "_open_sim_screens", few)
-
-
-def arguments(checkpoint, run_dir, **more):
-    flags = {
-        "run-dir": run_dir,
-        "rounds": 2,
-        "env.backend": "sim",
-        "env.max-steps": 2,
-        "env.num-envs": 4,
-        "policy": "qwen-vl",
-        "policy.checkpoint": checkpoint,
-        "policy.wording": checkpoint / "wording.txt",
-        "policy.max-pixels": 28 * 28 * 24,
-        "policy.max-new-tokens": 6,
-        "policy.prompt-tokens": 192,
-        "policy.past-responses": 1,
-        "policy.slots": 4,
-        "policy.rows-per-pass": 4,
-        "policy.dtype": "float32",
-        "policy.remat": "none",
-        "algo.method": "step",
-        "algo.tasks-per-round": 2,
-        "algo.group-size": 4,
-        "algo.augment-threshold": 1.0,
-        "algo.rows-per-update": 8,
-        "optim.learning-rate": 1e-3,
-        "mesh.data": -1,
-        "eval.every": 2,
-        **more,
-    }
-    return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-
-
-def run(args):
-    from experiments import osworld
-
-    with pytest.raises(SystemExit) as stop:
-        cli.main(PROGRAM, PRESETS, osworld.run, args)
-    return stop.value.code
-
-
-def metrics_of(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-@pytest.mark.slow
-def test_rounds_end_to_end(checkpoint, generous_sim, tmp_path, capsys):
-    """The command of the docs, with a tiny checkpoint: rounds and a report."""
-    folder = tmp_path / "run"
-    assert run(arguments(checkpoint, folder)) == 0, capsys.readouterr().err
-    rounds = [line for line in metrics_of(folder) if line["round"] > 0]
-    assert [line["round"] for line in rounds] == [1, 2]
-    assert sum(line["update/count"] for line in rounds) >= 2
-    assert all(np.isfinite(line.get("update/loss", 0.0)) for line in rounds)
-    # The trainer agrees with the engine about what was sampled.
-    first = next(line for line in rounds if line["update/count"])
-    assert abs(first["update/ratio"] - 1.0) < 0.5
-    assert (folder / "report.html").is_file()
-
-
-@pytest.mark.slow
-def test_rounds_with_a_server(checkpoint, generous_sim, tmp_path, capsys):
-    """The same with a server as the sampler, which gets new weights every round."""
-    from tests.models.qwen_vl.stub_server import stub_server
-
-    with stub_server("sglang", stop=501, vocabulary=256) as server:
-        more = {"policy.server": server.url, "policy.server-folder": tmp_path / "given"}
-        assert run(arguments(checkpoint, tmp_path / "run", **more)) == 0, (
-            capsys.readouterr().err
-        )
-        paths = [path for path, _ in server.asked]
-    rounds = [line for line in metrics_of(tmp_path / "run") if line["round"] > 0]
-    updates = sum(line["update/count"] for line in rounds)
-    assert updates >= 1 and "/generate" in paths
-    # The stub's numbers are made up: far from the trainer's, and said so.
-    gaps = [line["sampler/log_prob_gap"] for line in rounds if line["update/rows"]]
-    assert gaps and min(gaps) > 0.1
-    assert "nats a token from the trainer's" in "".join(capsys.readouterr())
-    # The first ones, those of each round that learned, and two for the report: an
-    # evaluation and the round after it act with the same.
-    learned = sum(bool(line["update/count"]) for line in rounds)
-    assert paths.count("/update_weights_from_disk") == 3 + learned
-    assert list((tmp_path / "given").glob("weights-*/model.safetensors"))

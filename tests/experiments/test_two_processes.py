@@ -229,7 +229,7 @@ def test_main_job(start, tmp_path):
 
 
 def model_job(checkpoint: Path, folder: Path, *more: str) -> list[str]:
-    from tests.experiments.test_qwen_vl import arguments
+    from tests.experiments.tiny_runs import arguments
 
     flags = {"algo.kl-coef": 0.05}  # with a reference in parts over the devices
     return [

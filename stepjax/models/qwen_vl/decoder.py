@@ -57,8 +57,10 @@ class DecoderLayer(nn.Module):
 
         def project(name: str, heads: int, axis: str) -> jax.Array:
             size, names = (heads, text.head_dim), (axis, "head_dim")
-            out = dense(setup, size, ("embed",), names, bias=True, name=name)(x)
-            return setup.constrain(out, ("batch", "length", *names))
+            linear = dense(
+                setup, size, ("embed",), names, bias=True, name=name, lora=setup.lora
+            )
+            return setup.constrain(linear(x), ("batch", "length", *names))
 
         query = rotate(project("query", text.num_heads, "heads"), angles)
         key = rotate(project("key", text.num_kv_heads, "kv_heads"), angles)
@@ -66,19 +68,23 @@ class DecoderLayer(nn.Module):
         names = ("heads", "head_dim")
         out = setup.constrain(out, ("batch", "length", *names))
         size = (text.hidden_size,)
-        return dense(setup, size, names, ("embed",), bias=False, name="out")(out)
+        linear = dense(
+            setup, size, names, ("embed",), bias=False, name="out", lora=setup.lora
+        )
+        return linear(out)
 
     def _feed(self, x: jax.Array) -> jax.Array:
         text, setup = self.config.text, self.mode
+        more: dict[str, Any] = {"bias": False, "lora": setup.lora}
 
         def widen(name: str) -> jax.Array:
             size = (text.intermediate_size,)
-            out = dense(setup, size, ("embed",), ("mlp",), bias=False, name=name)(x)
+            out = dense(setup, size, ("embed",), ("mlp",), name=name, **more)(x)
             return setup.constrain(out, ("batch", "length", "mlp"))
 
         hidden = nn.silu(widen("gate")) * widen("up")
         size = (text.hidden_size,)
-        return dense(setup, size, ("mlp",), ("embed",), bias=False, name="down")(hidden)
+        return dense(setup, size, ("mlp",), ("embed",), name="down", **more)(hidden)
 
 
 def final_norm(config: QwenVLConfig, setup: Setup) -> nn.Module:

@@ -229,7 +229,10 @@ def _write_weights(
 
     def flush() -> None:
         path = folder / f"{len(files)}.safetensors"
+        path.touch()
+        mode = path.stat().st_mode  # as the user wants it; safetensors makes it private
         save_file(held, path, metadata={"format": "pt"})
+        path.chmod(mode)
         files.append(list(held))
         held.clear()
 

@@ -31,6 +31,9 @@ decoder
 head/kernel                          [embed, vocab]; absent with tied embeddings
 ```
 
+With LoRA, chosen kernels have `lora_a` [inputs, rank] and `lora_b` [rank, outputs]
+beside them, in float32.
+
 Activations are named ("batch", "length", ...) for `constrain`.
 """
 
@@ -48,6 +51,7 @@ from stepjax.models.qwen_vl.attention import resolve
 from stepjax.models.qwen_vl.cache import Cache as Cache
 from stepjax.models.qwen_vl.cache import init_cache
 from stepjax.models.qwen_vl.dimensions import QwenVLConfig
+from stepjax.models.qwen_vl.lora import LoRA
 from stepjax.models.qwen_vl.parameters import axes_of, boxed_params
 from stepjax.models.qwen_vl.parts import REMAT, Setup
 from stepjax.models.qwen_vl.tables import num_visual
@@ -247,6 +251,7 @@ def make_qwen_vl(
     scan: bool = True,
     constrain: Callable[[jax.Array, tuple[str, ...]], jax.Array] | None = None,
     mesh: Mesh | None = None,
+    lora: LoRA | None = None,
 ) -> QwenVL:
     """A model.
 
@@ -262,6 +267,7 @@ def make_qwen_vl(
         the names of their axes.
       mesh: Mesh of data, fsdp and tensor for "tpu_flash", which the compiler cannot
         split by itself; None for one device.
+      lora: Kernels to adapt; the tree then holds adapters beside them.
 
     Returns:
       The model.
@@ -286,6 +292,7 @@ def make_qwen_vl(
         remat=remat,
         scan=scan,
         mesh=mesh,
+        lora=lora,
         **options,
     )
     return QwenVL(config=config, setup=setup)

@@ -9,8 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from stepjax.models.qwen_vl.lora import LoRA
+
 __all__ = [
     "REMAT",
+    "Linear",
     "Setup",
     "dense",
     "init_stack",
@@ -43,6 +46,7 @@ class Setup:
         axes, to pin shardings; by default nothing. One with `parts(name)`, as
         `sharding.activation_constraint` makes it, also says what lengths must divide.
       mesh: Where "tpu_flash" is split, or None for one device.
+      lora: Which kernels are adapted, or None.
     """
 
     dtype: Any = jnp.bfloat16
@@ -52,6 +56,43 @@ class Setup:
     scan: bool = True
     constrain: Callable[[jax.Array, tuple[str, ...]], jax.Array] = _same
     mesh: Mesh | None = None
+    lora: LoRA | None = None
+
+
+class Linear(nn.DenseGeneral):
+    """A linear layer over the last axes of its input, with LoRA if it is asked for.
+
+    Attributes:
+      lora: Of the product beside the kernel, or None.
+      names: Logical names of the input axes, and of the output axes.
+    """
+
+    lora: LoRA | None = None
+    names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """[..., outputs] from [..., inputs]."""
+        out = super().__call__(inputs)
+        if self.lora is None:
+            return out
+        into, outof = self.names
+        last = tuple(range(inputs.ndim - len(into), inputs.ndim))
+        sizes = tuple(inputs.shape[axis] for axis in last)
+        rank, first = self.lora.rank, tuple(range(len(into)))
+        # Uniform in +-1 / sqrt(inputs).
+        spread = nn.initializers.variance_scaling(
+            1 / 3, "fan_in", "uniform", in_axis=first, out_axis=-1
+        )
+        narrow = nn.with_logical_partitioning(spread, (*into, "rank"))
+        zeros = nn.initializers.zeros_init()
+        widen = nn.with_logical_partitioning(zeros, ("rank", *outof))
+        # As small as they are, masters in less than float32 would save nothing.
+        a = self.param("lora_a", narrow, (*sizes, rank), jnp.float32)
+        b = self.param("lora_b", widen, (rank, *out.shape[last[0] :]), jnp.float32)
+        x, a, b = (part.astype(out.dtype) for part in (inputs, a, b))
+        hidden = jax.lax.dot_general(x, a, ((last, first), ((), ())))
+        return out + self.lora.scale * jnp.tensordot(hidden, b, axes=1)
 
 
 def dense(
@@ -62,7 +103,8 @@ def dense(
     *,
     bias: bool,
     name: str | None = None,
-) -> nn.DenseGeneral:
+    lora: LoRA | None = None,
+) -> Linear:
     """A linear layer over the last axes of its input.
 
     Args:
@@ -72,13 +114,15 @@ def dense(
       outputs: Logical names of its output axes; the bias has them too.
       bias: Whether there is one.
       name: Name in the parameter tree.
+      lora: Adapts the kernel if it is one of its targets.
 
     Returns:
       The module.
     """
+    chosen = lora is not None and name in lora.targets
     init = nn.initializers.normal(0.02)
     zeros = nn.initializers.zeros_init()
-    return nn.DenseGeneral(
+    return Linear(
         features,
         axis=tuple(range(-len(inputs), 0)),
         use_bias=bias,
@@ -87,6 +131,8 @@ def dense(
         kernel_init=nn.with_logical_partitioning(init, (*inputs, *outputs)),
         bias_init=nn.with_logical_partitioning(zeros, outputs),
         name=name,
+        lora=lora if chosen else None,
+        names=(inputs, outputs),
     )
 
 

@@ -42,6 +42,7 @@ PARAM_RULES: dict[str, MeshAxes] = {
     "vision_heads": "tensor",
     "vision_mlp": "tensor",
     "patch": None,
+    "rank": None,
 }
 """Mesh axis of each axis of a parameter."""
 

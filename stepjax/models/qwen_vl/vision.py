@@ -77,6 +77,12 @@ class VisionBlock(nn.Module):
     config: QwenVLConfig
     mode: Setup
 
+    @property
+    def _linear(self) -> dict[str, Any]:
+        """What all linear layers of a block have in common."""
+        lora = self.mode.lora
+        return {"bias": True, "lora": lora if lora and lora.vision else None}
+
     def _norm(self, name: str) -> nn.Module:
         kind = "rms" if self.config.vision.window_size else "layer"
         return norm(self.mode, kind, _EPS, "vision_embed", name)
@@ -106,7 +112,9 @@ class VisionBlock(nn.Module):
         names = ("vision_heads", "head_dim")
 
         def project(name: str) -> jax.Array:
-            linear = dense(setup, heads, ("vision_embed",), names, bias=True, name=name)
+            linear = dense(
+                setup, heads, ("vision_embed",), names, name=name, **self._linear
+            )
             out = linear(x)
             return setup.constrain(out, ("batch", "length", *names))
 
@@ -125,16 +133,18 @@ class VisionBlock(nn.Module):
         )
         out = out.reshape(*x.shape[:2], *heads)
         width = (vision.hidden_size,)
-        return dense(setup, width, names, ("vision_embed",), bias=True, name="out")(out)
+        linear = dense(
+            setup, width, names, ("vision_embed",), name="out", **self._linear
+        )
+        return linear(out)
 
     def _feed(self, x: jax.Array) -> jax.Array:
         vision, setup = self.config.vision, self.mode
 
         def widen(name: str) -> jax.Array:
             size = (vision.intermediate_size,)
-            into = dense(
-                setup, size, ("vision_embed",), ("vision_mlp",), bias=True, name=name
-            )
+            names = (("vision_embed",), ("vision_mlp",))
+            into = dense(setup, size, *names, name=name, **self._linear)
             return setup.constrain(into(x), ("batch", "length", "vision_mlp"))
 
         if vision.window_size:
@@ -143,9 +153,8 @@ class VisionBlock(nn.Module):
             hidden = widen("up")
             hidden = hidden * nn.sigmoid(1.702 * hidden)
         width = (vision.hidden_size,)
-        down = dense(
-            setup, width, ("vision_mlp",), ("vision_embed",), bias=True, name="down"
-        )
+        names = (("vision_mlp",), ("vision_embed",))
+        down = dense(setup, width, *names, name="down", **self._linear)
         return down(hidden)
 
 

@@ -1,21 +1,34 @@
 """LoRA: what it adds, what it leaves alone, and what becomes of it on export."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from stepjax.models.qwen_vl.acting import cast_copy
 from stepjax.models.qwen_vl.config import PRESETS
-from stepjax.models.qwen_vl.lora import TARGETS, LoRA
+from stepjax.models.qwen_vl.lora import (
+    ALL_BUT_ADAPTERS,
+    TARGETS,
+    LoRA,
+    merge_adapters,
+    with_adapters,
+)
 from stepjax.models.qwen_vl.model import make_qwen_vl
+from stepjax.models.qwen_vl.sharding import param_sharding
 from stepjax.models.qwen_vl.tensors import axis_sizes, entries, param_shape
+from stepjax.training.freezing import merge_params, split_params, trainable_mask
+from stepjax.training.sharding import make_mesh
 
 pytestmark = pytest.mark.slow  # compilers take longer than the tests
 
 CONFIG = PRESETS["tiny-qwen2.5-vl"]
 MODEL = make_qwen_vl(CONFIG, dtype=jnp.float32, attention="plain")
 TOKENS = jnp.asarray([[5, 9, 300, 7, 8, 1]], jnp.int32)
+GRID = (4, 6)  # patches down and across
 
 
 @pytest.fixture(scope="module")
@@ -32,51 +45,112 @@ def base():
     return tree
 
 
-def _random(lora: LoRA, seed: int = 1):
-    tree = jax.eval_shape(lora.init, jax.random.key(0))
+def _adapted(lora, base=None, seed=1, **options):
+    """A model with LoRA, and a tree whose adapters are random."""
+    model = make_qwen_vl(
+        CONFIG, dtype=jnp.float32, attention="plain", lora=lora, **options
+    )
     rng = np.random.default_rng(seed)
 
-    def draw(leaf):
-        return jnp.asarray(
-            np.float32(0.1) * rng.standard_normal(leaf.shape, np.float32)
-        )
+    def draw(path, leaf):
+        if "lora" not in str(path[-1]):
+            return leaf
+        drawn = rng.standard_normal(leaf.shape, np.float32)
+        return jnp.asarray(np.float32(0.1) * drawn)
 
-    return jax.tree.map(draw, tree)
+    params = with_adapters(model, base, jax.random.key(0))
+    return model, jax.tree_util.tree_map_with_path(draw, params)
 
 
-@jax.jit
-def _logits(params):
-    x = MODEL.embed(params, TOKENS)
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(model, params):
+    x = model.embed(params, TOKENS)
     positions = jnp.broadcast_to(jnp.arange(6), (1, 3, 6))
-    hidden, _ = MODEL.decode(params, x, positions, jnp.zeros_like(TOKENS))
-    return hidden @ MODEL.unembed(params)
+    hidden, _ = model.decode(params, x, positions, jnp.zeros_like(TOKENS))
+    return hidden @ model.unembed(params)
 
 
-def test_a_fresh_tree_changes_nothing(base):
-    lora = LoRA(config=CONFIG, rank=4, vision=True)
-    merged = lora.merge(base, lora.init(jax.random.key(1)))
-    jax.tree.map(np.testing.assert_array_equal, merged, base)
+@functools.partial(jax.jit, static_argnums=0)
+def _seen(model, params):
+    shape = (GRID[0] * GRID[1], CONFIG.vision.patch_dim)
+    patches = np.random.default_rng(2).standard_normal(shape, np.float32)
+    return model.see_patches(params, patches, [GRID])
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_merged_equals_applied_beside_the_kernel(base, name):
+def _names(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves}
+
+
+def test_fresh_adapters_change_nothing(base):
+    lora = LoRA(rank=4, vision=True)
+    model = make_qwen_vl(CONFIG, dtype=jnp.float32, attention="plain", lora=lora)
+    params = with_adapters(model, base, jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, merge_adapters(params, lora), base)
+    np.testing.assert_array_equal(_logits(model, params), _logits(MODEL, base))
+    np.testing.assert_array_equal(_seen(model, params), _seen(MODEL, base))
+    a = params["decoder"]["layers"]["out"]["lora_a"]
+    bound = CONFIG.text.hidden_size**-0.5
+    assert 0.9 * bound < float(jnp.abs(a).max()) <= bound
+    assert not np.array_equal(a[0], a[1])  # each layer draws its own
+
+
+def test_the_tree_is_that_of_the_model(base):
+    lora = LoRA(rank=4, targets=("up", "key"), vision=True)
+    model, params = _adapted(lora, base)
+    own = jax.eval_shape(model.init, jax.random.key(0))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), params) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), own
+    )
+    added = _names(params) - _names(base)
+    stacks = ("decoder/layers", "vision/blocks")  # the merger's up is left alone
+    assert added == {
+        f"{stack}/{name}/lora_{one}"
+        for stack in stacks
+        for name in ("up", "key")
+        for one in "ab"
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "vision"),
+    [
+        *(((name,), False) for name in TARGETS),
+        (("out",), True),
+        (("gate", "down"), True),
+        (TARGETS, True),
+    ],
+)
+def test_merged_equals_beside_the_kernel(base, names, vision):
+    lora = LoRA(rank=3, alpha=7.0, targets=names, vision=vision)
+    model, params = _adapted(lora, base)
+    merged = merge_adapters(params, lora)
+    for compute, moved in ((_logits, True), (_seen, vision)):
+        beside, inside = compute(model, params), compute(MODEL, merged)
+        np.testing.assert_allclose(beside, inside, rtol=0, atol=2e-5)
+        assert (np.abs(beside - compute(MODEL, base)).max() > 1e-3) == moved
+
+
+def test_merged_by_hand(base):
     """x @ merged == x @ kernel + alpha / rank * (x @ a) @ b, for every layer."""
-    lora = LoRA(config=CONFIG, rank=3, alpha=7.0, targets=(name,))
-    tree = _random(lora)
-    kernel = base["decoder"]["layers"][name]["kernel"]
-    merged = lora.merge(base, tree)["decoder"]["layers"][name]["kernel"]
-    pair = tree["decoder"]["layers"][name]["kernel"]
-    for layer in range(CONFIG.text.num_layers):
-        a, b = pair["a"][layer], pair["b"][layer]
-        x = jax.random.normal(jax.random.key(layer), (5, a.shape[0]))
-        beside = x @ kernel[layer].reshape(a.shape[0], -1) + 7.0 / 3 * (x @ a) @ b
-        found = x @ merged[layer].reshape(a.shape[0], -1)
-        np.testing.assert_allclose(found, beside, atol=1e-5)
+    lora = LoRA(rank=3, alpha=7.0)
+    _, params = _adapted(lora, base)
+    merged = merge_adapters(params, lora)
+    for name in TARGETS:
+        node = params["decoder"]["layers"][name]
+        kernel, a, b = (
+            np.asarray(node[k], np.float64) for k in ("kernel", "lora_a", "lora_b")
+        )
+        for layer in range(CONFIG.text.num_layers):
+            flat = a[layer].reshape(-1, 3) @ b[layer].reshape(3, -1)
+            whole = kernel[layer] + 7.0 / 3 * flat.reshape(kernel[layer].shape)
+            found = merged["decoder"]["layers"][name]["kernel"][layer]
+            np.testing.assert_allclose(found, whole, rtol=0, atol=1e-5)
 
 
 def test_only_the_chosen_kernels_change(base):
-    lora = LoRA(config=CONFIG, rank=2, targets=("query", "down"), vision=True)
-    merged = lora.merge(base, _random(lora))
+    lora = LoRA(rank=2, targets=("query", "down"), vision=True)
+    merged = merge_adapters(_adapted(lora, base)[1], lora)
     changed = {
         jax.tree_util.keystr(path, simple=True, separator="/")
         for (path, one), other in zip(
@@ -91,82 +165,86 @@ def test_only_the_chosen_kernels_change(base):
     assert merged["embed"]["embedding"] is base["embed"]["embedding"]
 
 
-def test_training_moves_only_the_small_tree(base):
-    lora = LoRA(config=CONFIG, rank=4)
-    tree = lora.init(jax.random.key(1))
+def _loss(model, params):
+    log_probs = jax.nn.log_softmax(_logits(model, params)[:, :-1])
+    return -jnp.mean(jnp.take_along_axis(log_probs, TOKENS[:, 1:, None], axis=-1))
+
+
+def test_training_moves_only_adapters(base):
+    lora = LoRA(rank=4)
+    model = make_qwen_vl(CONFIG, dtype=jnp.float32, attention="plain", lora=lora)
+    params = with_adapters(model, base, jax.random.key(1))
+    mask = trainable_mask(params, [ALL_BUT_ADAPTERS])
+    trained, still = split_params(params, mask)
+    assert {name.split("/")[-1] for name in _names(trained)} == {"lora_a", "lora_b"}
     optimizer = optax.adam(1e-2)
-    state = optimizer.init(tree)
+    state = optimizer.init(trained)
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(trained))
     held = sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim)
-    assert (
-        held
-        == 2 * lora.num_params()
-        == 2 * sum(leaf.size for leaf in jax.tree.leaves(tree))
-    )
+    assert held == 2 * numbers < 0.2 * sum(leaf.size for leaf in jax.tree.leaves(base))
 
     @jax.jit
-    def step(tree, state):
-        def loss(tree):
-            logits = _logits(lora.merge(base, tree))
-            log_probs = jax.nn.log_softmax(logits[:, :-1])
-            return -jnp.mean(
-                jnp.take_along_axis(log_probs, TOKENS[:, 1:, None], axis=-1)
-            )
+    def step(trained, state):
+        def loss(trained):
+            return _loss(model, merge_params(trained, still))
 
-        value, gradients = jax.value_and_grad(loss)(tree)
+        value, gradients = jax.value_and_grad(loss)(trained)
         updates, state = optimizer.update(gradients, state)
-        return optax.apply_updates(tree, updates), state, value
+        return optax.apply_updates(trained, updates), state, value
 
     values = []
     for _ in range(25):
-        tree, state, value = step(tree, state)
+        trained, state, value = step(trained, state)
         values.append(float(value))
     assert values[-1] < 0.7 * values[0]
 
 
 def test_gradients_are_those_of_the_product(base):
-    """Through `merge` and by the chain rule from the merged kernel's gradient."""
-    lora = LoRA(config=CONFIG, rank=2, targets=("gate",))
-    tree = _random(lora)
-
-    def loss(params):
-        return jnp.sum(_logits(params) ** 2)
-
-    found = jax.grad(lambda tree: loss(lora.merge(base, tree)))(tree)
-    outer = jax.grad(loss)(lora.merge(base, tree))
+    """Beside the kernel, and by the chain rule from the merged kernel's gradient."""
+    lora = LoRA(rank=2, targets=("gate",))
+    model, params = _adapted(lora, base)
+    found = jax.grad(lambda p: _loss(model, p))(params)["decoder"]["layers"]["gate"]
+    outer = jax.grad(lambda p: _loss(MODEL, p))(merge_adapters(params, lora))
     whole = outer["decoder"]["layers"]["gate"]["kernel"]
-    pair = tree["decoder"]["layers"]["gate"]["kernel"]
-    grads = found["decoder"]["layers"]["gate"]["kernel"]
-    to_a = lora.scale * jnp.einsum("lio,lro->lir", whole, pair["b"])
-    to_b = lora.scale * jnp.einsum("lir,lio->lro", pair["a"], whole)
+    node = params["decoder"]["layers"]["gate"]
+    to_a = lora.scale * jnp.einsum("lio,lro->lir", whole, node["lora_b"])
+    to_b = lora.scale * jnp.einsum("lir,lio->lro", node["lora_a"], whole)
     scale = float(jnp.abs(to_a).max())
-    np.testing.assert_allclose(grads["a"], to_a, atol=1e-5 * scale)
-    np.testing.assert_allclose(grads["b"], to_b, atol=1e-5 * scale)
+    np.testing.assert_allclose(found["lora_a"], to_a, atol=1e-5 * scale)
+    np.testing.assert_allclose(found["lora_b"], to_b, atol=1e-5 * scale)
 
 
-def test_axes_have_names_for_every_leaf():
-    lora = LoRA(config=CONFIG, rank=2, vision=True)
-    tree = jax.eval_shape(lora.init, jax.random.key(0))
-    axes = lora.logical_axes()
-    known = {
-        name
-        for names in jax.tree.leaves(
-            MODEL.logical_axes(), is_leaf=lambda leaf: isinstance(leaf, tuple)
-        )
-        for name in names
-    }
+def test_adapters_are_split_as_their_kernels():
+    from jax.sharding import PartitionSpec as P
 
-    def check(leaf, names):
-        assert len(names) == leaf.ndim and names[0] == "layers"
-        assert {name for name in names if name is not None} <= known
-
-    jax.tree.map(check, tree, axes)
+    lora = LoRA(rank=2, vision=True)
+    model = make_qwen_vl(CONFIG, lora=lora)
+    mesh = make_mesh(2, 2, 2)
+    where = param_sharding(model, mesh)
+    layers = where["decoder"]["layers"]
+    assert layers["query"]["lora_a"].spec == P(None, "fsdp", None)
+    assert layers["query"]["lora_b"].spec == P(None, None, "tensor", None)
+    assert layers["out"]["lora_a"].spec == P(None, "tensor", None, None)
+    assert layers["out"]["lora_b"].spec == P(None, None, "fsdp")
+    base = jax.tree.map(
+        jnp.zeros_like, jax.eval_shape(make_qwen_vl(CONFIG).init, jax.random.key(0))
+    )
+    placed = with_adapters(model, base, jax.random.key(0), shardings=where)
+    a = placed["vision"]["blocks"]["down"]["lora_a"]
+    assert a.sharding.spec == P(None, "tensor", None) and a.sharding.mesh == mesh
 
 
 def test_types_of_the_base_are_kept(base):
-    lora = LoRA(config=CONFIG, rank=2, targets=("up",))
+    lora = LoRA(rank=2, targets=("up",))
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), base)
-    merged = lora.merge(narrow, _random(lora))
+    model, params = _adapted(lora, narrow, param_dtype=jnp.bfloat16)
+    up = params["decoder"]["layers"]["up"]
+    assert up["lora_a"].dtype == up["lora_b"].dtype == jnp.float32
+    merged = merge_adapters(params, lora)
     assert {leaf.dtype for leaf in jax.tree.leaves(merged)} == {jnp.dtype("bfloat16")}
+    acting = make_qwen_vl(CONFIG, lora=lora)
+    copy = cast_copy(acting, params)  # acting is in one type, as training computes
+    assert {leaf.dtype for leaf in jax.tree.leaves(copy)} == {jnp.dtype("bfloat16")}
 
 
 def test_a_merged_export_is_the_adapted_model(base, tmp_path):
@@ -174,12 +252,12 @@ def test_a_merged_export_is_the_adapted_model(base, tmp_path):
     from stepjax.models.qwen_vl.export import save_params
     from stepjax.models.qwen_vl.weights import load_params
 
-    lora = LoRA(config=CONFIG, rank=4, vision=True)
-    merged = lora.merge(base, _random(lora))
+    lora = LoRA(rank=4, vision=True)
+    merged = merge_adapters(_adapted(lora, base)[1], lora)
     save_params(tmp_path / "merged", merged, CONFIG, dtype="float32")
     again = load_params(tmp_path / "merged")
     jax.tree.map(np.testing.assert_array_equal, again, merged)
-    assert float(jnp.abs(_logits(again) - _logits(base)).max()) > 1e-3
+    assert float(jnp.abs(_logits(MODEL, again) - _logits(MODEL, base)).max()) > 1e-3
 
 
 def test_transformers_reads_a_merged_export(base, tmp_path):
@@ -192,8 +270,8 @@ def test_transformers_reads_a_merged_export(base, tmp_path):
     from stepjax.models.qwen_vl.export import save_params
     from stepjax.models.qwen_vl.tables import rope_positions
 
-    lora = LoRA(config=CONFIG, rank=4, vision=True)
-    merged = lora.merge(base, _random(lora))
+    lora = LoRA(rank=4, vision=True)
+    merged = merge_adapters(_adapted(lora, base)[1], lora)
     save_params(tmp_path / "merged", merged, CONFIG, dtype="float32")
     theirs, report = transformers.AutoModelForImageTextToText.from_pretrained(
         tmp_path / "merged", dtype=torch.float32, output_loading_info=True
@@ -201,7 +279,7 @@ def test_transformers_reads_a_merged_export(base, tmp_path):
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         assert not report[kind]
 
-    grid, count = (4, 6), 6  # patches down and across, and the tokens they become
+    grid, count = GRID, 6  # and the tokens that the patches become
     shape = (grid[0] * grid[1], CONFIG.vision.patch_dim)
     patches = np.random.default_rng(2).standard_normal(shape, np.float32)
     shown = [CONFIG.image_token_id] * count
@@ -242,19 +320,4 @@ def test_transformers_reads_a_merged_export(base, tmp_path):
 )
 def test_bad_settings_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        LoRA(config=CONFIG, **options)
-
-
-def test_trees_of_different_models_are_refused(base):
-    lora = LoRA(config=CONFIG, rank=2, targets=("query",))
-    tree = _random(lora)
-    with pytest.raises(ValueError, match="the tree of the model has no 'deco'"):
-        lora.merge(base, {"deco": tree["decoder"]})
-    pair = tree["decoder"]["layers"]["query"]["kernel"]
-    short = {"a": pair["a"][:, :-1], "b": pair["b"]}
-    wrong = {"decoder": {"layers": {"query": {"kernel": short}}}}
-    with pytest.raises(ValueError, match="do not fit the kernel .* of .*query/kernel"):
-        lora.merge(base, wrong)
-    wrong = {"decoder": {"layers": {"query": {"kernel": {"a": pair["a"]}}}}}
-    with pytest.raises(ValueError, match="must hold 'a' and 'b'"):
-        lora.merge(base, wrong)
+        LoRA(**options)

@@ -1,6 +1,7 @@
 """Hugging Face folders in and out: the same numbers, and only those that are needed."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -101,6 +102,18 @@ def test_saving_undoes_loading(folder, params, tmp_path, max_file_bytes):
         assert (folder / name).is_file() == (target / name).is_file()
     assert (target / INDEX_NAME).is_file() == (max_file_bytes == 100_000)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_others_may_read_what_the_user_lets_them(folder, params, tmp_path):
+    """A server runs as another user; safetensors alone makes files private."""
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
+        before = os.umask(mask)
+        try:
+            save_params(tmp_path / str(mask), params, read_config(folder))
+        finally:
+            os.umask(before)
+        path = tmp_path / str(mask) / "model.safetensors"
+        assert path.stat().st_mode & 0o777 == mode
 
 
 def test_half_precision_is_rounded_once(folder, params, tmp_path):
