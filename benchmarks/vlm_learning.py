@@ -4,9 +4,10 @@
 
 The model starts from random weights, in a Hugging Face folder as real ones do. It sees
 screenshots of the simulator and answers in the language of UI-TARS. The order of things
-on the screen differs from episode to episode, so that it must look to succeed. Printed
-are shares of episodes that succeed, greedy and sampled: with random weights, after
-behavior cloning, for each round, and at the end.
+on the screen differs from episode to episode, so that it must look to succeed. Cloning
+ends when the model does so often enough for rounds to learn from. Printed are shares of
+episodes that succeed, greedy and sampled: with random weights, after behavior cloning,
+for each round, and at the end.
 """
 
 import argparse
@@ -44,7 +45,9 @@ _PIXELS = 28 * 28 * 60  # 252 x 168
 _TASKS = ("libreoffice_impress-143", "os-212")
 _UNSEEN = ("libreoffice_impress-154", "gimp-059")
 _SHOWN_EACH = 16  # greedy episodes of a task in an evaluation during the run
-_SHOWN_LAST = 64  # episodes of a task before and after, greedy and sampled
+_SHOWN_LAST = 256  # episodes of a task before and after, greedy and sampled
+_SHOWN_CLONED = 64  # episodes of a task between two stretches of cloning
+_STRETCH = 25  # updates of cloning after the first ones, before it is looked again
 _MOST_REPEATS = 4  # of a step whose response is rare
 
 
@@ -54,7 +57,13 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=_TASKS, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--episodes", type=int, default=1536, help="(%(default)s)")
-    parser.add_argument("--clone-steps", type=int, default=385, help="(%(default)s)")
+    parser.add_argument("--clone-steps", type=int, default=300, help="(%(default)s)")
+    parser.add_argument(
+        "--taught",
+        type=float,
+        default=0.4,
+        help="share of sampled episodes at which cloning ends (%(default)s)",
+    )
     parser.add_argument("--clone-rate", type=float, default=1e-3, help="(%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=150, help="(%(default)s)")
@@ -89,20 +98,32 @@ def _run(args: argparse.Namespace, folder: Path) -> None:
     say(stage="demonstrations", steps=len(tokens))
     chosen = _balanced(tokens)
     prompt, tokens = jax.tree.map(lambda leaf: leaf[chosen], (prompt, tokens))
-    params = clone_policy(
-        policy.evaluate,
-        params,
-        prompt,
-        jnp.asarray(tokens),
-        policy.mask_of(jnp.asarray(tokens)),
-        key=jax.random.key(args.seed + 1),
-        num_steps=args.clone_steps,
-        batch_size=args.batch_size,
-        learning_rate=args.clone_rate,
-        b2=0.98,
-        warmup_steps=args.clone_steps // 10,
-        report=lambda done, loss: say(update=done, nats_per_token=round(loss, 4)),
-    )
+    tokens = jnp.asarray(tokens)
+
+    def clone(params: Any, stretch: int, steps: int) -> Any:
+        return clone_policy(
+            policy.evaluate,
+            params,
+            prompt,
+            tokens,
+            policy.mask_of(tokens),
+            key=jax.random.fold_in(jax.random.key(args.seed + 1), stretch),
+            num_steps=steps,
+            batch_size=args.batch_size,
+            learning_rate=args.clone_rate,
+            b2=0.98,
+            warmup_steps=steps // 10,
+            steps_per_report=_STRETCH,
+            report=lambda done, loss: say(update=done, nats_per_token=round(loss, 4)),
+        )
+
+    params = clone(params, 0, args.clone_steps)
+    for stretch in range(1, 21):
+        seen = _success(backend, params, _SHOWN_CLONED, first_seed=55_000)
+        say(stretch=stretch, **seen)
+        if seen["sampled"] >= args.taught:
+            break
+        params = clone(params, stretch, _STRETCH)
     say(stage="cloned", **_success(backend, params))
     result = train(config, backend=backend, policy=policy, start_params=params)
     for line in (result.run_dir / "metrics.jsonl").read_text().splitlines():
@@ -202,10 +223,15 @@ def _backend(
     return backend
 
 
-def _success(backend: SimScreensBackend, params: Any) -> dict[str, float]:
+def _success(
+    backend: SimScreensBackend,
+    params: Any,
+    episodes: int = _SHOWN_LAST,
+    first_seed: int = 77_000,
+) -> dict[str, float]:
     """Shares of episodes that succeed, greedy and sampled."""
-    task_ids = np.repeat(backend.tasks.train_ids, _SHOWN_LAST)
-    seeds = (np.arange(len(task_ids)) + 77_000).astype(np.uint32)
+    task_ids = np.repeat(backend.tasks.train_ids, episodes)
+    seeds = (np.arange(len(task_ids)) + first_seed).astype(np.uint32)
     shares = {}
     for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
         found = backend.collect(

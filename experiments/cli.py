@@ -135,12 +135,14 @@ def _for_model(preset: Preset, args: Sequence[str]) -> Preset:
     """
     config = preset.config
     placed = any(arg.startswith("--mesh.") for arg in args)
-    rate = 1e-6 if _asked_for(args, "--policy.lora-rank") is None else 1e-5
+    adapted = _asked_for(args, "--policy.lora-rank") not in (None, "None")
     config = dataclasses.replace(
         config,
         mesh=config.mesh if placed else MeshConfig(data=1, fsdp=-1),
         warm_start=dataclasses.replace(config.warm_start, steps=0),
-        optim=dataclasses.replace(config.optim, learning_rate=rate),
+        optim=dataclasses.replace(
+            config.optim, learning_rate=1e-5 if adapted else 1e-6
+        ),
     )
     return dataclasses.replace(preset, config=config)
 

@@ -105,10 +105,11 @@ def export_run(
 
             save_params(
                 target,
-                _exported(policy, params),
+                params,
                 policy.model.config,
                 source=source,
                 dtype=dtype,
+                lora=policy.model.setup.lora,
             )
         weights = target.glob("*.safetensors")
         return Exported(
@@ -352,14 +353,6 @@ def _restore(
             raise RunError(reason)
         skipped = [(number, named(reason)) for number, reason in found.skipped]
         return found.state.params, found.step, skipped
-
-
-def _exported(policy: Any, params: Any) -> Any:
-    """The parameters of a state as the tree that `save_params` takes."""
-    from stepjax.models.qwen_vl.lora import merge_adapters
-
-    lora = policy.model.setup.lora
-    return params if lora is None else merge_adapters(params, lora)
 
 
 @contextlib.contextmanager

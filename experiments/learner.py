@@ -200,6 +200,10 @@ def _trainable(config: ExperimentConfig, param_shapes: Any) -> Any:
         return trainable_mask(param_shapes, _frozen(config))
     except ValueError as error:
         said = str(error).removeprefix("frozen: ")
+        # Of all patterns, people know those that they gave.
+        said = said.replace(str(list(_frozen(config))), str(list(config.policy.freeze)))
+        if config.policy.lora_rank is not None:
+            said += " With policy.lora_rank only lora_a and lora_b learn."
         raise UsageError(f"policy.freeze: {said}") from error
 
 

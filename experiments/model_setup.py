@@ -168,7 +168,6 @@ def _engine(policy: PolicyConfig, model: Any, codec: VLCodec) -> Sampler:
 
 def _server(policy: PolicyConfig, model: Any, codec: VLCodec) -> Sampler:
     from stepjax.models.qwen_vl.export import save_params
-    from stepjax.models.qwen_vl.lora import merge_adapters
     from stepjax.models.qwen_vl.server import ServerSampler, ServerSettings
 
     if jax.process_count() > 1:
@@ -179,9 +178,14 @@ def _server(policy: PolicyConfig, model: Any, codec: VLCodec) -> Sampler:
     source = Path(policy.checkpoint or "").expanduser()
 
     def export(params: Any, folder: Path) -> None:
-        lora = model.setup.lora
-        params = params if lora is None else merge_adapters(params, lora)
-        save_params(folder, params, model.config, source=source, overwrite=True)
+        save_params(
+            folder,
+            params,
+            model.config,
+            source=source,
+            overwrite=True,
+            lora=model.setup.lora,
+        )
 
     return ServerSampler(
         ServerSettings(

@@ -167,11 +167,21 @@ class PolicyConfig:
         positive("policy.top_p", self.top_p)
         between("policy.top_p", self.top_p, 0.0, 1.0)
         positive("policy.match_pixels", self.match_pixels)
+        self._check_adapters()
+        positive("policy.max_importance", self.max_importance)
+        self._check_model()
+
+    def _check_adapters(self) -> None:
         positive("policy.lora_alpha", self.lora_alpha)
         for target in self.lora_targets:
             one_of("policy.lora_targets", target, _LORA_TARGETS)
-        positive("policy.max_importance", self.max_importance)
-        self._check_model()
+        for field in dataclasses.fields(self):
+            asked = getattr(self, field.name) != field.default
+            if field.name.startswith("lora_") and asked and self.lora_rank is None:
+                raise ValueError(
+                    f"policy.{field.name} says how adapters are made, but there are "
+                    "none; add --policy.lora-rank 16."
+                )
 
     def _check_model(self) -> None:
         named = self.name == "qwen-vl"

@@ -21,12 +21,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from experiments.config import ExperimentConfig
 from experiments.errors import UsageError
 
 __all__ = ["NOT_COMPARED", "RunFolder"]
+
+_NARROW = ":bfloat16"  # ends the name of an array that is kept as bits
 
 NOT_COMPARED = (
     "run_dir",
@@ -135,7 +138,10 @@ class RunFolder:
     def write_params(self, params: Mapping[str, Any]) -> None:
         """Write `start_params.npz`: a nested dictionary of arrays, uncompressed."""
         content = io.BytesIO()
-        np.savez(content, **dict(_flatten("", params, "/")))
+        arrays: dict[str, Any] = dict(
+            _storable(*item) for item in _flatten("", params, "/")
+        )
+        np.savez(content, **arrays)
         self._replace("start_params.npz", content.getvalue())
 
     def read_params(self) -> dict[str, Any] | None:
@@ -155,7 +161,10 @@ class RunFolder:
                     branch = tree
                     for parent in parents:
                         branch = branch.setdefault(parent, {})
-                    branch[leaf] = arrays[name]
+                    stored = arrays[name]
+                    if leaf.endswith(_NARROW):
+                        stored = stored.view(ml_dtypes.bfloat16)
+                    branch[leaf.removesuffix(_NARROW)] = stored
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise UsageError(
                 f"{path} is damaged ({error}); choose another --run-dir or delete the "
@@ -296,6 +305,14 @@ _ABSENT = object()
 
 def _shown(flat: Mapping[str, Any], name: str) -> str:
     return str(flat[name]) if name in flat else "(no such setting)"
+
+
+def _storable(name: str, array: Any) -> tuple[str, np.ndarray]:
+    """What numpy's files have no type for goes as bits, and its name says so."""
+    found = np.asarray(array)
+    if found.dtype != ml_dtypes.bfloat16:
+        return name, found
+    return name + _NARROW, found.view(np.uint16)
 
 
 def _flatten(

@@ -158,6 +158,8 @@ def _policy_settings(config: ExperimentConfig) -> dict[str, Any]:
         "max_importance",
         "freeze",
     )
+    if config.policy.lora_rank is None:
+        elsewhere += ("lora_",)
     return {
         name: value for name, value in whole.items() if not name.startswith(elsewhere)
     }

@@ -157,7 +157,8 @@ def warnings_for(metrics: Mapping[str, float]) -> list[str]:
         found.append(
             f"the server's log-probabilities are over {_GAP} nats a token from the "
             "trainer's; it must report those of the temperature it samples at (vLLM: "
-            "--logprobs-mode processed_logprobs) and hold the weights it was handed"
+            "--logprobs-mode processed_logprobs) and hold the weights it was handed; "
+            "--policy.top-p below 1 adds to it, and so do adapters rounded to bfloat16"
         )
     if of("update/count", 1) == 0:
         found.append("no usable sample in a round: no update, only the record moved on")

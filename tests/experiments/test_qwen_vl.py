@@ -9,7 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.config import AlgoConfig, EnvConfig, ExperimentConfig, PolicyConfig
+from experiments.config import (
+    AlgoConfig,
+    EnvConfig,
+    ExperimentConfig,
+    PolicyConfig,
+    WarmStartConfig,
+)
 from experiments.errors import UsageError
 from experiments.presets import PRESETS
 from stepjax.envs.actions import Action, ActionKind
@@ -31,6 +37,8 @@ def test_the_command_of_the_docs(args):
     assert config.algo == PRESETS["desktop"].config.algo
     adapted = parse(*args, "--policy.checkpoint", "here", "--policy.lora-rank", "8")
     assert adapted.optim.learning_rate == 1e-5 and adapted.policy.lora_rank == 8
+    whole = parse(*args, "--policy.checkpoint", "here", "--policy.lora-rank", "None")
+    assert whole.optim.learning_rate == 1e-6 and whole.policy.lora_rank is None
 
 
 def test_flags_win_over_what_suits_a_model():
@@ -74,6 +82,10 @@ MODEL = {"name": "qwen-vl", "checkpoint": "x"}
         (lambda: PolicyConfig(**MODEL, lora_targets=("q",)), "policy.lora_targets"),
         (lambda: PolicyConfig(lora_rank=4), "add --policy qwen-vl"),
         (
+            lambda: PolicyConfig(**MODEL, lora_vision=True),
+            "policy.lora_vision says how",
+        ),
+        (
             lambda: ExperimentConfig(policy=PolicyConfig(**MODEL, lora_rank=4)),
             "warm_start.steps = 3000 moves all weights",
         ),
@@ -94,6 +106,25 @@ MODEL = {"name": "qwen-vl", "checkpoint": "x"}
 def test_settings_that_do_not_fit_are_named(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+def test_kernels_to_adapt_are_those_of_the_model():
+    from stepjax.models.qwen_vl.lora import TARGETS
+
+    assert PolicyConfig().lora_targets == TARGETS
+
+
+def test_patterns_that_leave_no_adapter_are_those_given(checkpoint):
+    from experiments.learner import check_mesh
+    from experiments.model_setup import make_model_policy
+
+    model = PolicyConfig(
+        name="qwen-vl", checkpoint=checkpoint, lora_rank=2, freeze=("^decoder/",)
+    )
+    config = ExperimentConfig(policy=model, warm_start=WarmStartConfig(steps=0))
+    said = r"freeze: \['\^decoder/'\] leaves no parameter .* only lora_a and lora_b"
+    with pytest.raises(UsageError, match=said):
+        check_mesh(config, make_model_policy(model, EnvConfig()))
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -149,9 +150,11 @@ def test_parameters_come_back_as_they_were(config):
     folder = RunFolder(config)
     assert folder.read_params() is None
     params = {"params": {"a": {"kernel": np.float32([[1.5]])}, "b": np.float32(2)}}
+    params["half"] = jnp.array([[0.1, -0.0]], jnp.bfloat16)
     folder.write_params(params)
     read = folder.read_params()
     jax.tree.map(np.testing.assert_array_equal, read, params)
+    assert read["half"].dtype == jnp.bfloat16 and np.signbit(read["half"][0, 1])
     (config.run_dir / "start_params.npz").write_bytes(b"PK")
     with pytest.raises(UsageError, match="is damaged"):
         folder.read_params()

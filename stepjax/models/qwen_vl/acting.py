@@ -135,12 +135,18 @@ def cast_copy(model: Any, params: Any) -> Any:
       params: Its parameters, on devices.
 
     Returns:
-      A tree of the model's type, but for the parameters of norms; `params` itself if
-      nothing changes.
+      A tree of the model's type, but for the parameters of norms. Arrays that have
+      their type already are themselves in it.
     """
-    types = used_types(model, params)
-    found = [leaf.dtype for leaf in jax.tree.leaves(params)]
-    return params if found == jax.tree.leaves(types) else _caster(model)(params)
+    leaves, structure = jax.tree.flatten(params)
+    types = jax.tree.leaves(used_types(model, params))
+    other = [at for at, leaf in enumerate(leaves) if leaf.dtype != types[at]]
+    wanted = tuple(types[at] for at in other)
+    for at, leaf in zip(
+        other, _cast([leaves[at] for at in other], wanted), strict=True
+    ):
+        leaves[at] = leaf
+    return jax.tree.unflatten(structure, leaves)
 
 
 def place_copy(model: Any, params: Any, mesh: Mesh) -> Any:
@@ -242,9 +248,9 @@ def _mesh(groups: np.ndarray) -> Mesh:
 # --- Arrays ---------------------------------------------------------------------------
 
 
-@functools.cache
-def _caster(model: Any) -> Callable[[Any], Any]:
-    return jax.jit(functools.partial(cast_params, model))
+@functools.partial(jax.jit, static_argnums=1)
+def _cast(leaves: list[jax.Array], types: tuple) -> list[jax.Array]:
+    return [leaf.astype(dtype) for leaf, dtype in zip(leaves, types, strict=True)]
 
 
 @functools.cache

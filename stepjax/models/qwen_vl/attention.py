@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from stepjax.models.qwen_vl.flash import flash_attend
-from stepjax.models.qwen_vl.plain_attention import MASKED, plain_attend
+from stepjax.models.qwen_vl.plain_attention import MASKED, plain_attend, visible
 
-__all__ = ["KINDS", "attend", "check_layout", "chunk_of", "resolve", "visible"]
+__all__ = ["KINDS", "attend", "check_layout", "chunk_of", "resolve"]
 
 KINDS = ("auto", "plain", "cudnn", "tpu_flash")
 """Names of the implementations."""
@@ -53,32 +53,6 @@ def resolve(kind: str, dtype: Any, mesh: Mesh | None = None) -> str:
     return "cudnn" if backend == "gpu" and narrow else "plain"
 
 
-def visible(
-    query_segments: jax.Array,
-    key_segments: jax.Array,
-    query_slots: jax.Array | None = None,
-    key_slots: jax.Array | None = None,
-) -> jax.Array:
-    """Which keys each query sees, by the rule above.
-
-    Args:
-      query_segments: [S, T] int32.
-      key_segments: [S, C] int32.
-      query_slots: [S or 1, T] int32, or None for no order.
-      key_slots: [C] int32; by default 0 .. C - 1.
-
-    Returns:
-      [S, T, C] bool.
-    """
-    key, query = key_segments[:, None, :], query_segments[:, :, None]
-    seen = (key == 0) | ((key > 0) & (key == query))
-    if query_slots is None:
-        return seen
-    if key_slots is None:
-        key_slots = jnp.arange(key_segments.shape[1])
-    return seen & (key_slots[None, None] <= query_slots[:, :, None])
-
-
 def chunk_of(length: int) -> int:
     """How many queries are scored at once, so that scores fit in memory.
 
@@ -112,13 +86,9 @@ def _by_chunks(query, key, value, query_segments, key_segments, offset):
         end = key.shape[1]
         if isinstance(offset, int):
             end = min(end, offset + stop)
-        seen = visible(
-            query_segments[:, start:stop],
-            key_segments[:, :end],
-            _slots(offset, start, stop),
-        )
         part = query[:, start:stop], key[:, :end], value[:, :end]
-        outs.append(plain_attend(*part, seen))
+        segments = query_segments[:, start:stop], key_segments[:, :end]
+        outs.append(plain_attend(*part, *segments, _slots(offset, start, stop)))
     return outs[0] if len(outs) == 1 else jnp.concatenate(outs, axis=1)
 
 

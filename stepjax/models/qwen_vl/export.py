@@ -18,6 +18,7 @@ import numpy as np
 
 from stepjax.models.qwen_vl.config import config_to_hf
 from stepjax.models.qwen_vl.dimensions import QwenVLConfig
+from stepjax.models.qwen_vl.lora import ADAPTERS, LoRA, merged_kernel
 from stepjax.models.qwen_vl.slices import to_stored
 from stepjax.models.qwen_vl.tensor_files import INDEX_NAME, read_object
 from stepjax.models.qwen_vl.tensors import Entry, axis_sizes, entries, param_shape
@@ -56,21 +57,25 @@ def save_params(
     dtype: str = "bfloat16",
     max_file_bytes: int = 4_000_000_000,
     overwrite: bool = False,
+    lora: LoRA | None = None,
 ) -> None:
     """Write a Hugging Face folder.
 
     Args:
       folder: Where to. With several processes it is on a disk that the first one
         reaches, and all of them call this.
-      params: The tree that `QwenVL.init` makes; LoRA must be merged in.
+      params: The tree that `QwenVL.init` makes.
       config: The dimensions.
       source: Folder that the model came from: its tokenizer and other files are
         copied, and its `config.json` is kept. None writes weights and a `config.json`.
       dtype: "bfloat16", "float16" or "float32".
       max_file_bytes: Size at which another file of weights is begun.
       overwrite: Whether a folder that is there already is replaced.
+      lora: How the model is adapted, or None. Adapters are merged into their kernels in
+        float32, layer by layer, and then rounded to `dtype`.
 
     Raises:
+      OSError: If the weights cannot be written.
       ValueError: If the tree is not one of this model, or a value is out of range.
       FileExistsError: If the folder is there already and not to be replaced.
       ImportError: If safetensors is not installed.
@@ -84,7 +89,7 @@ def save_params(
         raise ValueError(
             f"save_params: max_file_bytes must be >= 1, got {max_file_bytes}."
         )
-    _check_tree(params, config)
+    _check_tree(params, config, lora)
     first = jax.process_index() == 0
     if first and target.exists() and not overwrite:
         if not target.is_dir() or any(target.iterdir()):
@@ -93,7 +98,7 @@ def save_params(
                 "place, or pass overwrite=True."
             )
     values = _config_values(source, config, dtype)
-    tensors = _tensors(params, config, _DTYPES[dtype])
+    tensors = _tensors(params, config, _DTYPES[dtype], lora)
     if not first:
         for _ in tensors:  # takes part in gathering
             pass
@@ -141,12 +146,22 @@ def _config_values(
     return values
 
 
-def _check_tree(params: Mapping[str, Any], config: QwenVLConfig) -> None:
+def _check_tree(
+    params: Mapping[str, Any], config: QwenVLConfig, lora: LoRA | None
+) -> None:
     expected = {entry.path for entry in entries(config)}
-    found = {
-        tuple(str(getattr(key, "key", key)) for key in path)
-        for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    leaves = {
+        tuple(str(getattr(key, "key", key)) for key in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
+    adapters = {path for path in leaves if path[-1] in ADAPTERS}
+    if bool(adapters) != (lora is not None):
+        raise ValueError(
+            "save_params: params hold adapters: pass lora, which says their scale."
+            if adapters
+            else "save_params: lora is given, but params hold no adapters."
+        )
+    found = set(leaves) - adapters
     if expected != found:
         wrong = sorted("/".join(path) for path in expected ^ found)
         raise ValueError(
@@ -155,7 +170,7 @@ def _check_tree(params: Mapping[str, Any], config: QwenVLConfig) -> None:
         )
     sizes = axis_sizes(config)
     for entry in entries(config):
-        shape = tuple(_leaf(params, entry).shape)
+        shape = tuple(leaves[entry.path].shape)
         if shape != param_shape(entry, sizes):
             raise ValueError(
                 f"save_params: {'/'.join(entry.path)} must have shape "
@@ -164,7 +179,10 @@ def _check_tree(params: Mapping[str, Any], config: QwenVLConfig) -> None:
 
 
 def _tensors(
-    params: Mapping[str, Any], config: QwenVLConfig, dtype: np.dtype
+    params: Mapping[str, Any],
+    config: QwenVLConfig,
+    dtype: np.dtype,
+    lora: LoRA | None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Names and contents of the tensors, as the file holds them."""
     sizes = axis_sizes(config)
@@ -175,18 +193,25 @@ def _tensors(
         ordered = sorted(parts, key=lambda entry: entry.part or 0)
         for layer, name in enumerate(names):
             found = [
-                _fetch(_leaf(params, entry), layer if entry.stacked else None)
+                _layer(params, entry, layer if entry.stacked else None, lora)
                 for entry in ordered
             ]
             whole = to_stored(found, ordered[0].stored, ordered[0].ours, sizes)
             yield name, whole.astype(dtype)
 
 
-def _leaf(params: Mapping[str, Any], entry: Entry) -> Any:
+def _layer(
+    params: Mapping[str, Any], entry: Entry, layer: int | None, lora: LoRA | None
+) -> np.ndarray:
+    """A parameter, or one layer of it, on this host; adapters merged into a kernel."""
     node: Any = params
-    for key in entry.path:
+    for key in entry.path[:-1]:
         node = node[key]
-    return node
+    found = _fetch(node[entry.path[-1]], layer)
+    if lora is None or entry.path[-1] != "kernel" or ADAPTERS[0] not in node:
+        return found
+    a, b = (_fetch(node[name], layer) for name in ADAPTERS)
+    return merged_kernel(found, a, b, lora)
 
 
 def _fetch(leaf: Any, layer: int | None) -> np.ndarray:
@@ -217,6 +242,7 @@ def _write_weights(
 ) -> None:
     """Files of weights, and their index if there are several."""
     try:
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
     except ImportError as error:
         raise ImportError(
@@ -231,7 +257,10 @@ def _write_weights(
         path = folder / f"{len(files)}.safetensors"
         path.touch()
         mode = path.stat().st_mode  # as the user wants it; safetensors makes it private
-        save_file(held, path, metadata={"format": "pt"})
+        try:
+            save_file(held, path, metadata={"format": "pt"})
+        except SafetensorError as error:  # how it tells of a full disk
+            raise OSError(f"{path} cannot be written ({error})") from error
         path.chmod(mode)
         files.append(list(held))
         held.clear()

@@ -10,7 +10,7 @@ lora = LoRA(rank=16)
 model = make_qwen_vl(config, lora=lora)
 params = with_adapters(model, load_params(folder), jax.random.key(0))
 trainable = trainable_mask(params, [ALL_BUT_ADAPTERS])  # for make_train_step
-save_params(target, merge_adapters(params, lora), config, source=folder)
+save_params(target, params, config, source=folder, lora=lora)  # merged
 ```
 """
 
@@ -21,8 +21,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-__all__ = ["ALL_BUT_ADAPTERS", "TARGETS", "LoRA", "merge_adapters", "with_adapters"]
+__all__ = [
+    "ADAPTERS",
+    "ALL_BUT_ADAPTERS",
+    "TARGETS",
+    "LoRA",
+    "merge_adapters",
+    "merged_kernel",
+    "with_adapters",
+]
 
 TARGETS = ("query", "key", "value", "out", "gate", "up", "down")
 """Kernels of a layer that LoRA can stand beside, by their names in the tree."""
@@ -30,7 +39,8 @@ TARGETS = ("query", "key", "value", "out", "gate", "up", "down")
 ALL_BUT_ADAPTERS = r"^(?!.*/lora_[ab]$)"
 """Pattern of parameters at rest, for `stepjax.training.freezing.trainable_mask`."""
 
-_NAMES = ("lora_a", "lora_b")
+ADAPTERS = ("lora_a", "lora_b")
+"""Names of the leaves beside a kernel."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,31 +116,58 @@ def with_adapters(
 def merge_adapters(params: Mapping[str, Any], lora: LoRA) -> dict[str, Any]:
     """The parameters of a model without LoRA that computes the same.
 
+    Sums are rounded to the kernels' types. bfloat16 has no room for products much
+    smaller than their kernels, as they are after few updates; `save_params` merges what
+    it writes, to its own type.
+
     Args:
       params: Of a model with `lora`.
       lora: How it is adapted.
 
     Returns:
-      The tree without adapters, of the kernels' types, to which sums are rounded;
-      leaves without adapters are the same arrays.
+      The tree without adapters; leaves without adapters are the same arrays.
+
+    Raises:
+      ValueError: If there are no adapters, or they are not of this rank.
     """
+    if not _adapters(params):
+        raise ValueError("LoRA: these parameters have no adapters to merge.")
+    return _merged(params, lora, "")
+
+
+def merged_kernel(kernel: np.ndarray, a: Any, b: Any, lora: LoRA) -> np.ndarray:
+    """One layer's kernel with its adapters' product, in float32, on the host.
+
+    Args:
+      kernel: [inputs, outputs], each several axes or one.
+      a: [inputs, rank].
+      b: [rank, outputs].
+      lora: How it is adapted.
+    """
+    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    product = np.tensordot(a, b, axes=1)
+    return np.asarray(kernel, np.float32) + np.float32(lora.scale) * product
+
+
+def _merged(tree: Mapping[str, Any], lora: LoRA, where: str) -> dict[str, Any]:
     out = {}
-    for name, value in params.items():
+    for name, value in tree.items():
         if isinstance(value, Mapping):
-            out[name] = merge_adapters(value, lora)
-        elif name not in _NAMES:
+            out[name] = _merged(value, lora, f"{where}{name}/")
+        elif name not in ADAPTERS:
             out[name] = value
-    if _NAMES[0] in params:
-        out["kernel"] = _merged(
-            params["kernel"], params["lora_a"], params["lora_b"], lora.scale
-        )
+    if ADAPTERS[0] in tree:
+        a, b = (jnp.asarray(tree[name], jnp.float32) for name in ADAPTERS)
+        if not a.shape[-1] == b.shape[1] == lora.rank:
+            raise ValueError(
+                f"LoRA: rank is {lora.rank}, but adapters at {where} are {a.shape} and "
+                f"{b.shape}."
+            )
+        product = jax.vmap(lambda a, b: jnp.tensordot(a, b, axes=1))(a, b)
+        kernel = tree["kernel"]
+        whole = jnp.asarray(kernel, jnp.float32) + lora.scale * product
+        out["kernel"] = whole.astype(kernel.dtype)
     return out
-
-
-def _merged(kernel: Any, a: Any, b: Any, scale: float) -> jax.Array:
-    a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
-    product = jax.vmap(lambda a, b: jnp.tensordot(a, b, axes=1))(a, b)
-    return (jnp.asarray(kernel, jnp.float32) + scale * product).astype(kernel.dtype)
 
 
 def _adapters(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +177,7 @@ def _adapters(tree: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in tree.items()
         if isinstance(value, Mapping)
     }
-    own = {name: tree[name] for name in _NAMES if name in tree}
+    own = {name: tree[name] for name in ADAPTERS if name in tree}
     return {name: value for name, value in inner.items() if value} | own
 
 

@@ -245,6 +245,43 @@ def test_types_of_the_base_are_kept(base):
     acting = make_qwen_vl(CONFIG, lora=lora)
     copy = cast_copy(acting, params)  # acting is in one type, as training computes
     assert {leaf.dtype for leaf in jax.tree.leaves(copy)} == {jnp.dtype("bfloat16")}
+    assert copy["embed"]["embedding"] is narrow["embed"]["embedding"]  # not twice
+
+
+def test_small_products_reach_a_wider_file(base, tmp_path):
+    """bfloat16 would lose them: the kernels lie on its grid, far apart."""
+    pytest.importorskip("safetensors", reason="needs the extra vlm")
+    from stepjax.models.qwen_vl.export import save_params
+    from stepjax.models.qwen_vl.weights import load_params
+
+    lora = LoRA(rank=2, alpha=2e-4, targets=("up",))
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), base)
+    _, params = _adapted(lora, narrow, param_dtype=jnp.bfloat16)
+    save_params(tmp_path / "wide", params, CONFIG, dtype="float32", lora=lora)
+    whole = load_params(tmp_path / "wide")["decoder"]["layers"]["up"]["kernel"]
+    node = params["decoder"]["layers"]["up"]
+    product = lora.scale * jnp.einsum("lir,lro->lio", node["lora_a"], node["lora_b"])
+    kernel = node["kernel"].astype(jnp.float32)
+    assert 0 < float(jnp.abs(product).max()) < 1e-4
+    np.testing.assert_allclose(whole - kernel, product, rtol=0, atol=2e-7)
+    rounded = merge_adapters(params, lora)["decoder"]["layers"]["up"]["kernel"]
+    assert float(jnp.mean(rounded == node["kernel"])) > 0.9
+
+
+def test_trees_and_adapters_must_fit(base, tmp_path):
+    from stepjax.models.qwen_vl.export import save_params
+
+    lora = LoRA(rank=2, targets=("up",))
+    _, params = _adapted(lora, base)
+    with pytest.raises(ValueError, match="no adapters to merge"):
+        merge_adapters(base, lora)
+    with pytest.raises(ValueError, match=r"rank is 3, but .* decoder/layers/up/ are"):
+        merge_adapters(params, LoRA(rank=3, targets=("up",)))
+    with pytest.raises(ValueError, match="hold adapters: pass lora"):
+        save_params(tmp_path / "x", params, CONFIG)
+    with pytest.raises(ValueError, match="params hold no adapters"):
+        save_params(tmp_path / "x", base, CONFIG, lora=lora)
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_merged_export_is_the_adapted_model(base, tmp_path):
@@ -253,10 +290,14 @@ def test_a_merged_export_is_the_adapted_model(base, tmp_path):
     from stepjax.models.qwen_vl.weights import load_params
 
     lora = LoRA(rank=4, vision=True)
-    merged = merge_adapters(_adapted(lora, base)[1], lora)
+    params = _adapted(lora, base)[1]
+    merged = merge_adapters(params, lora)
     save_params(tmp_path / "merged", merged, CONFIG, dtype="float32")
     again = load_params(tmp_path / "merged")
     jax.tree.map(np.testing.assert_array_equal, again, merged)
+    save_params(tmp_path / "whole", params, CONFIG, dtype="float32", lora=lora)
+    same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
+    jax.tree.map(same, load_params(tmp_path / "whole"), merged)
     assert float(jnp.abs(_logits(MODEL, again) - _logits(MODEL, base)).max()) > 1e-3
 
 
