@@ -136,15 +136,16 @@ def cast_copy(model: Any, params: Any) -> Any:
 
     Returns:
       A tree of the model's type, but for the parameters of norms. Arrays that have
-      their type already are themselves in it.
+      their type already are themselves in it; `params` itself if nothing changes.
     """
     leaves, structure = jax.tree.flatten(params)
     types = jax.tree.leaves(used_types(model, params))
     other = [at for at, leaf in enumerate(leaves) if leaf.dtype != types[at]]
+    if not other:
+        return params
     wanted = tuple(types[at] for at in other)
-    for at, leaf in zip(
-        other, _cast([leaves[at] for at in other], wanted), strict=True
-    ):
+    cast = _cast([leaves[at] for at in other], wanted)
+    for at, leaf in zip(other, cast, strict=True):
         leaves[at] = leaf
     return jax.tree.unflatten(structure, leaves)
 
