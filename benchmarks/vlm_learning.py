@@ -47,6 +47,7 @@ _UNSEEN = ("libreoffice_impress-154", "gimp-059")
 _SHOWN_EACH = 16  # greedy episodes of a task in an evaluation during the run
 _SHOWN_LAST = 256  # episodes of a task before and after, greedy and sampled
 _SHOWN_CLONED = 64  # episodes of a task between two stretches of cloning
+_STRETCHES = 20
 _STRETCH = 25  # updates of cloning after the first ones, before it is looked again
 _MOST_REPEATS = 4  # of a step whose response is rare
 
@@ -119,12 +120,18 @@ def _run(args: argparse.Namespace, folder: Path) -> None:
         )
 
     params = clone(params, 0, args.clone_steps)
-    for stretch in range(1, 21):
+    for stretch in range(1, _STRETCHES + 1):
         seen = _success(backend, params, _SHOWN_CLONED, first_seed=55_000)
         say(stretch=stretch, **seen)
         if min(seen["sampled_by_task"]) >= args.taught:
             break
         params = clone(params, stretch, _STRETCH)
+    else:
+        raise RuntimeError(
+            f"after {_STRETCHES} stretches of cloning a task still succeeds in less "
+            f"than {args.taught:.0%} of episodes; lower --taught or raise "
+            "--clone-steps."
+        )
     say(stage="cloned", **_success(backend, params))
     result = train(config, backend=backend, policy=policy, start_params=params)
     for line in (result.run_dir / "metrics.jsonl").read_text().splitlines():

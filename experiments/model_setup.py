@@ -54,19 +54,21 @@ def make_model_policy(policy: PolicyConfig, env: EnvConfig) -> ModelPolicy:
             screen = (env.screen_width, env.screen_height)
         mobile = env.backend in PHONES
         codec = _RunCodec(**vars(_codec(policy, folder, screen, mobile)))
-        lora = policy.lora_rank and LoRA(
-            rank=policy.lora_rank,
-            alpha=policy.lora_alpha,
-            targets=policy.lora_targets,
-            vision=policy.lora_vision,
-        )
+        lora = None
+        if policy.lora_rank is not None:
+            lora = LoRA(
+                rank=policy.lora_rank,
+                alpha=policy.lora_alpha,
+                targets=policy.lora_targets,
+                vision=policy.lora_vision,
+            )
         model = make_qwen_vl(
             config,
             dtype=policy.dtype,
             # What rests needs no more digits than it is used with.
-            param_dtype=policy.dtype if lora else "float32",
+            param_dtype="float32" if lora is None else policy.dtype,
             remat=policy.remat,
-            lora=lora or None,
+            lora=lora,
         )
         stops = codec.prompts.tokenizer.end_ids
         base = make_qwen_vl_policy(

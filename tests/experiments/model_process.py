@@ -5,7 +5,6 @@ every other episode solves, and whatever the model says is a click somewhere, so
 there is something to learn from and groups disagree.
 """
 
-import dataclasses
 import sys
 
 import numpy as np
@@ -17,37 +16,12 @@ from experiments.presets import PRESETS
 from experiments.session import run_together
 from stepjax.envs import sim
 from stepjax.envs.actions import Action, ActionKind
-
-
-class GenerousEnvironment(sim.SimEnvironment):
-    """Episodes of odd seeds succeed, whatever is done."""
-
-    def reset(self, task, seed):
-        self.solved = float(seed % 2)
-        return super().reset(task, seed)
-
-    def evaluate(self):
-        return self.solved
+from tests.experiments.tiny_runs import GenerousEnvironment, few_tasks
 
 
 def click_somewhere(codec, tokens, observation, context):
     """The action that any response means: one of eight clicks, 160 pixels apart."""
     return Action(kind=ActionKind.CLICK, x=int(np.sum(tokens)) % 8 / 8, y=0.5)
-
-
-def few_tasks(opened):
-    """A function that opens what `opened` does, with four tasks to train on."""
-
-    def few(config, policy, report):
-        backend = opened(config, policy, report)
-        backend.tasks = dataclasses.replace(
-            backend.tasks,
-            train_ids=backend.tasks.train_ids[:4],
-            unseen_ids=backend.tasks.unseen_ids[:2],
-        )
-        return backend
-
-    return few
 
 
 def main(args: list[str]) -> None:

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from experiments import cli
+from experiments import backends, cli
 from experiments.presets import PRESETS
+from stepjax.envs import sim
 
 PROGRAM = "python -m experiments.osworld"
 
@@ -15,29 +16,36 @@ def parse(*args):
     return cli.parse(PROGRAM, PRESETS, args)[1]
 
 
-def make_sim_generous(monkeypatch):
-    """Gives the simulator six tasks that are solved by every other episode."""
-    from experiments import backends
-    from stepjax.envs import sim
+class GenerousEnvironment(sim.SimEnvironment):
+    """Episodes of odd seeds succeed, whatever is done."""
 
-    class Generous(sim.SimEnvironment):
-        def reset(self, task, seed):
-            self.solved = float(seed % 2)
-            return super().reset(task, seed)
+    def reset(self, task, seed):
+        self.solved = float(seed % 2)
+        return super().reset(task, seed)
 
-        def evaluate(self):
-            return self.solved
+    def evaluate(self):
+        return self.solved
 
-    opened = backends._open_sim_screens
+
+def few_tasks(opened):
+    """A function that opens what `opened` does, with four tasks to train on."""
 
     def few(config, policy, report):
         backend = opened(config, policy, report)
-        ids = {"train_ids": backend.tasks.train_ids[:4]}
-        ids["unseen_ids"] = backend.tasks.unseen_ids[:2]
-        backend.tasks = dataclasses.replace(backend.tasks, **ids)
+        backend.tasks = dataclasses.replace(
+            backend.tasks,
+            train_ids=backend.tasks.train_ids[:4],
+            unseen_ids=backend.tasks.unseen_ids[:2],
+        )
         return backend
 
-    monkeypatch.setattr(sim, "SimEnvironment", Generous)
+    return few
+
+
+def make_sim_generous(monkeypatch):
+    """Gives the simulator six tasks that are solved by every other episode."""
+    monkeypatch.setattr(sim, "SimEnvironment", GenerousEnvironment)
+    few = few_tasks(backends._open_sim_screens)
     monkeypatch.setattr(backends, "_open_sim_screens", few)
 
 
